@@ -1,0 +1,45 @@
+# Everything runs in .venv, which the first target sets up; nothing else is needed but Python 3.11+.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check golden fmt bench
+
+help:
+	@echo "make demo    plan, render, up, load, scale up, scale down, down: two minutes, no Docker needed"
+	@echo "make test    the whole suite; what needs an engine that is not there is skipped with the reason"
+	@echo "make check   formatting, lint, types, layers, suite with coverage"
+	@echo "make golden  rewrite tests/golden;  make fmt  format;  make bench  print benchmarks"
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . 'coverage>=7.10' 'hypothesis>=6.120' \
+		'import-linter>=2.1' 'mypy>=1.15' 'pytest>=8.3' 'ruff>=0.15' types-docker types-psutil types-PyYAML 'hatchling>=1.27'
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/python examples/demo/run.py
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+check: .venv/installed
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+golden: .venv/installed
+	CFSCALE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/render
+
+fmt: .venv/installed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: .venv/installed
+	$(BIN)/python bench/start.py
+	$(BIN)/python bench/sample.py

@@ -1,0 +1,76 @@
+"""The catalogue and the templates, from the wheel or from a checkout.
+
+``catalogue.json`` is compiled from ``tiers/`` when a wheel is built, so that planning never loads a YAML parser. It
+carries the digest of its sources: where they have been edited since, as in a checkout, the sources are read instead.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from cfscale.core.tier import Catalogue
+from cfscale.errors import InputError
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_COMPILED = _PACKAGE / "_assets" / "catalogue.json"
+TIERS = ("single-user", "team", "department", "enterprise")
+
+
+def _root() -> Path:
+    checkout = _PACKAGE.parent
+    return checkout if (checkout / "tiers").is_dir() and (checkout / "templates").is_dir() else _PACKAGE / "_assets"
+
+
+def load_catalogue() -> Catalogue:
+    """The catalogue; raises InputError where a file of it is missing or malformed."""
+    sources = _sources(_root() / "tiers")
+    compiled = _COMPILED.read_bytes() if _COMPILED.is_file() else b""
+    if not compiled.startswith(_header(sources)):
+        compiled = compile_catalogue(sources)
+    try:
+        return msgspec.json.decode(compiled.partition(b"\n")[2], type=Catalogue)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{_root() / 'tiers'}: the catalogue is malformed: {error}") from error
+
+
+def _sources(folder: Path) -> dict[str, bytes]:
+    names = (*TIERS, "rules", "services")
+    try:
+        return {name: (folder / f"{name}.yaml").read_bytes() for name in names}
+    except OSError as error:
+        raise InputError(f"{folder}: the catalogue cannot be read: {error.strerror}; reinstall cfscale") from error
+
+
+def _header(sources: Mapping[str, bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for name, text in sources.items():
+        digest.update(name.encode() + b"\0" + text + b"\0")
+    return f'"{digest.hexdigest()}"\n'.encode()
+
+
+def compile_catalogue(sources: Mapping[str, bytes] | None = None) -> bytes:
+    """The catalogue as one line with the digest of its sources and one of JSON."""
+    import yaml  # an installed cfscale reads the compiled catalogue and needs no YAML
+
+    sources = sources if sources is not None else _sources(_root() / "tiers")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parsed = {name: yaml.load(text, Loader=loader) for name, text in sources.items()}  # noqa: S506 - a safe loader
+    document = {"tiers": [parsed[name] for name in TIERS], "rules": parsed["rules"], "services": parsed["services"]}
+    return _header(sources) + json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def load_templates() -> Mapping[str, str]:
+    """Every template by its path below ``templates/``, in sorted order."""
+    root = _root() / "templates"
+    return {str(path.relative_to(root)): path.read_text(encoding="utf-8") for path in _files(root)}
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        elif not path.name.startswith("."):
+            yield path

@@ -1,0 +1,252 @@
+"""The engine ``compose``: the real ``docker compose`` command acts, the Engine API is asked what came of it.
+
+    up, grow, down ─▶ docker compose (an argument vector, no shell) ─▶ list ─▶ as many as wanted? else ActionError
+    shrink         ─▶ stop and remove exactly the victims           ─▶ list ─▶ the same question
+
+Nothing needs to record a count: the engine's list is the record, and ``up`` is given what it says.
+"""
+
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from threading import Timer
+from typing import Protocol
+
+from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.samples import Replica, ReplicaState, Usage
+from cfscale.errors import ActionError, UnavailableError
+
+MANIFEST = "compose.yaml"
+QUEUE, QUEUE_REPLICA = "queue", "queue-replica"
+# the network on which the balancer meets those behind it: its slots hold addresses of this one
+_SHARED_NETWORK = "app"
+_UP_SECONDS = 1800.0  # images may have to be built or pulled
+_GROW_SECONDS = 300.0
+_DOWN_SECONDS = 120.0
+_STOPS_AT_ONCE = 16
+_TAIL_LINES = 50
+
+
+class Docker(Protocol):
+    """What is asked of the Engine API."""
+
+    def identity(self) -> str:
+        """The engine's own id; raises UnavailableError soon where it does not answer."""
+        ...
+
+    def replicas(self, project: str, ports: Mapping[str, int], networks: Sequence[str]) -> tuple[Replica, ...]:
+        """The project's containers of the services in ``ports``."""
+        ...
+
+    def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
+        """What there still is of a project, in words."""
+        ...
+
+    def stop(self, container: str, grace_seconds: float) -> None:
+        """Ask it to end, then end it."""
+        ...
+
+    def remove(self, container: str) -> None:
+        """Remove it, stopped as it is."""
+        ...
+
+
+Reader = Callable[[Sequence[Replica]], tuple[Usage, ...]]
+
+
+class ComposeEngine:
+    """Runs a plan as the Compose project of its name, from the manifest in ``folder``.
+
+    ``readers`` measure usage: what the first leaves out the next is asked for. ``progress`` is given each line that
+    Compose prints.
+    """
+
+    def __init__(
+        self,
+        plan: DeploymentPlan,
+        folder: Path,
+        docker: Docker,
+        *,
+        readers: Sequence[Reader] = (),
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._docker = docker
+        self._readers = tuple(readers)
+        self._progress = progress
+        self._target = ""
+
+    @property
+    def name(self) -> str:
+        """The engine's word on the command line."""
+        return "compose"
+
+    @property
+    def target(self) -> str:
+        """The engine's own id and the project: what a lock must be keyed on."""
+        self._target = self._target or f"docker:{self._docker.identity()}:{self._plan.name}"
+        return self._target
+
+    def up(self, counts: Mapping[str, int]) -> None:
+        """Start every service, the scaled ones with these counts (the plan's where none is given)."""
+        wanted = {
+            service.name: counts.get(service.name, service.replicas) if _moves(service) else service.replicas
+            for service in self._plan.services
+        }
+        scale = [f"--scale={service.name}={wanted[service.name]}" for service in self._plan.services if _moves(service)]
+        self._compose("up", "-d", "--remove-orphans", *scale, seconds=_UP_SECONDS)
+        replicas = self.replicas()
+        for name, count in wanted.items():
+            _require(name, count, replicas)
+
+    def down(self, *, volumes: bool) -> None:
+        """Stop and remove all containers and networks of the project, each service within its own grace period."""
+        options = ("--remove-orphans", *(["--volumes"] if volumes else ()))
+        grace = sum(service.stop_grace_seconds for service in self._plan.services)
+        self._compose("down", *options, seconds=_DOWN_SECONDS + grace)
+        if left := self._docker.leftovers(self._plan.name, volumes=volumes):
+            raise ActionError(f"docker compose down left {', '.join(left)}: run 'cfscale down' again")
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Every container of the plan's services; the queue's replicas are replicas of the queue."""
+        ports = {service.name: service.port for service in self._plan.services}
+        if QUEUE in ports:
+            ports[QUEUE_REPLICA] = ports[QUEUE]
+        found = self._docker.replicas(self._plan.name, ports, (f"{self._plan.name}_{_SHARED_NETWORK}",))
+        return tuple(replace(one, service=QUEUE) if one.service == QUEUE_REPLICA else one for one in found)
+
+    def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        """Usage since the previous call. One that is paused or stopped is left out: its zero is not idleness."""
+        found: list[Usage] = []
+        rest = [one for one in replicas if one.state not in (ReplicaState.PAUSED, ReplicaState.STOPPED)]
+        for read in self._readers:
+            found += read(rest)
+            known = {usage.replica for usage in found}
+            rest = [one for one in rest if one.id not in known]
+        return tuple(found)
+
+    def grow(self, service: Service, count: int) -> None:
+        """Bring the service up to ``count``; who runs already is not touched, no more than other services."""
+        if len(_alive(service.name, self.replicas())) >= count:
+            return
+        options = ("-d", "--no-recreate", "--no-deps", f"--scale={service.name}={count}")
+        self._compose("up", *options, service.name, seconds=_GROW_SECONDS)
+        _require(service.name, count, self.replicas())
+
+    def shrink(self, service: Service, count: int, victims: Sequence[Replica]) -> None:
+        """Stop (SIGTERM, then SIGKILL after the grace period) and remove exactly these, all at once."""
+
+        def end(victim: Replica) -> None:
+            self._docker.stop(victim.id, service.stop_grace_seconds)
+            self._docker.remove(victim.id)
+
+        if victims:
+            with ThreadPoolExecutor(min(len(victims), _STOPS_AT_ONCE)) as pool:
+                tuple(pool.map(end, victims))
+        replicas = self.replicas()
+        left = sorted({victim.name for victim in victims} & {one.name for one in replicas})
+        if left:
+            raise ActionError(f"{service.name}: {', '.join(left)} did not go")
+        _require(service.name, count, replicas)
+
+    def _compose(self, verb: str, *options: str, seconds: float) -> None:
+        """Run one command on the project. Raises UnavailableError without client, plugin or engine, else ActionError."""
+        self._docker.identity()  # an engine that hangs would hang the command too
+        manifest = self._folder / MANIFEST
+        if verb == "down" and not manifest.exists():
+            project: tuple[str, ...] = ()  # Compose then goes by the labels of what runs
+            folder = Path("/")
+        elif manifest.exists():
+            project, folder = ("--file", str(manifest), "--env-file", os.devnull), self._folder
+        else:
+            raise ActionError(f"{manifest} is missing: run 'cfscale up' to render it")
+        argv = ("docker", "compose", "--ansi", "never", "--progress", "plain", "--project-name", self._plan.name)
+        code, said = _run((*argv, *project, verb, *options), folder, seconds, self._progress)
+        if code < 0:
+            raise ActionError(f"docker compose {verb} did not end within {seconds:.0f} s and was stopped")
+        if code > 0:
+            _require_plugin()
+            self._docker.identity()
+            raise ActionError(f"docker compose {verb} failed: {_gist(said)}")
+
+
+def _moves(service: Service) -> bool:
+    """Whether Compose is told its count: the queue is two services, one of which is always the primary."""
+    return service.scaled and service.name != QUEUE
+
+
+def _alive(service: str, replicas: Iterable[Replica]) -> tuple[Replica, ...]:
+    return tuple(one for one in replicas if one.service == service and one.state is not ReplicaState.STOPPED)
+
+
+def _require(service: str, count: int, replicas: Iterable[Replica]) -> None:
+    alive = len(_alive(service, replicas))
+    if alive != count:
+        raise ActionError(f"{service}: {alive} of {count} replicas run: see 'docker compose logs {service}'")
+
+
+def _run(argv: Sequence[str], folder: Path, seconds: float, progress: Callable[[str], None]) -> tuple[int, list[str]]:
+    """(exit code, negative if it was stopped; the last lines that it printed). Its Ctrl-C is ours to deal with."""
+    said: deque[str] = deque(maxlen=_TAIL_LINES)
+    with _started(argv, folder) as child:
+        deadline = Timer(seconds, _end, (child,))
+        deadline.start()
+        try:
+            for line in child.stdout or ():
+                said.append(line.strip())
+                progress(line.rstrip())
+            return child.wait(), list(said)
+        finally:
+            deadline.cancel()
+            _end(child)
+
+
+def _started(argv: Sequence[str], folder: Path) -> subprocess.Popen[str]:
+    # settings meant for other projects (a file, a profile, a name) must not reach ours
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
+    try:
+        return subprocess.Popen(
+            argv,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except FileNotFoundError as exc:
+        raise UnavailableError(
+            "there is no command 'docker': install the Docker client and its compose plugin"
+        ) from exc
+    except OSError as exc:
+        raise UnavailableError(f"the command 'docker' cannot be run: {exc.strerror}") from exc
+
+
+def _end(child: subprocess.Popen[str]) -> None:
+    """End a command with all that it started. It keeps nothing itself: what is half done, the engine's list shows."""
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _require_plugin() -> None:
+    code, _ = _run(("docker", "compose", "version"), Path("/"), 10.0, lambda _: None)
+    if code != 0:
+        raise UnavailableError("the Docker client has no compose plugin: install docker-compose-plugin (Compose v2)")
+
+
+def _gist(said: Sequence[str]) -> str:
+    """The one line that says what went wrong."""
+    lines = [" ".join(line.split()) for line in said if line]
+    errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
+    return ((errors or lines)[-1:] or ["it says nothing"])[0][:300]

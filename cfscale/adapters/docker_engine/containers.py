@@ -1,0 +1,170 @@
+"""What the engine says of containers, typed, and as replicas.
+
+The list is asked for every time; the details of a container (process, start, limits) only when it is new or has been
+started again, which its network endpoints tell: each start gives it other ones.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from cfscale.core.samples import Replica, ReplicaState
+
+PROJECT = "com.docker.compose.project"
+SERVICE = "com.docker.compose.service"
+_STATES = {
+    "running": ReplicaState.READY,
+    "paused": ReplicaState.PAUSED,
+    "created": ReplicaState.STARTING,
+    "restarting": ReplicaState.STARTING,
+}
+_REASON_CHARACTERS = 120
+
+
+class Endpoint(msgspec.Struct, rename="pascal"):
+    """A container's place on one network."""
+
+    endpoint_id: str = msgspec.field(default="", name="EndpointID")
+    ip_address: str = msgspec.field(default="", name="IPAddress")
+
+
+class Networking(msgspec.Struct, rename="pascal"):
+    """The networks of a container by their names on the engine."""
+
+    networks: dict[str, Endpoint] | None = None
+
+
+class Listed(msgspec.Struct, rename="pascal"):
+    """A container as the list shows it."""
+
+    id: str
+    names: list[str]
+    created: int
+    state: str
+    status: str
+    labels: dict[str, str]
+    network_settings: Networking | None = None
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """Networks by name, without those that it is not attached to now."""
+        networks = (self.network_settings and self.network_settings.networks) or {}
+        return {name: endpoint for name, endpoint in networks.items() if endpoint.ip_address}
+
+
+class HealthLog(msgspec.Struct, rename="pascal"):
+    """What one health check printed."""
+
+    output: str = ""
+
+
+class HealthState(msgspec.Struct, rename="pascal"):
+    """The last health checks, the newest last."""
+
+    log: list[HealthLog] | None = None
+
+
+class State(msgspec.Struct, rename="pascal"):
+    """The process of a container."""
+
+    pid: int
+    started_at: str
+    health: HealthState | None = None
+
+
+class HostConfig(msgspec.Struct, rename="pascal"):
+    """Limits; 0 and an empty text mean none."""
+
+    nano_cpus: int = 0
+    cpu_quota: int = 0
+    cpu_period: int = 0
+    memory: int = 0
+
+
+class Details(msgspec.Struct, rename="pascal"):
+    """A container as its inspection shows it."""
+
+    state: State
+    host_config: HostConfig
+    restart_count: int = 0
+
+    @property
+    def cpu_limit_cores(self) -> float | None:
+        """The CPU limit; None where there is none."""
+        host = self.host_config
+        if host.nano_cpus:
+            return host.nano_cpus / 1e9
+        return host.cpu_quota / (host.cpu_period or 100_000) if host.cpu_quota > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Details and what was listed when they were asked for: as long as that stays the same, so do they."""
+
+    key: tuple[object, ...]
+    details: Details
+
+
+class Register:
+    """Listed containers with their details, asked for through ``inspect`` (None: gone) no oftener than needed."""
+
+    def __init__(self, inspect: Callable[[str], Details | None]) -> None:
+        self._inspect = inspect
+        self._known: dict[str, Known] = {}
+
+    def details(self, listed: Iterable[Listed]) -> dict[str, Details]:
+        """Details by id; a container that is gone meanwhile is left out."""
+        found = {one.id: known for one in listed if (known := self._one(one)) is not None}
+        self._known = found
+        return {container: known.details for container, known in found.items()}
+
+    def _one(self, listed: Listed) -> Known | None:
+        key = (state_of(listed), *sorted(endpoint.endpoint_id for endpoint in listed.endpoints.values()))
+        known = self._known.get(listed.id)
+        if known is not None and known.key == key and listed.endpoints:
+            return known
+        details = self._inspect(listed.id)
+        return None if details is None else Known(key, details)
+
+
+def state_of(listed: Listed) -> ReplicaState:
+    """The state from the words of the list, the result of a health check included."""
+    state = _STATES.get(listed.state, ReplicaState.STOPPED)
+    if state is not ReplicaState.READY:
+        return state
+    if "(unhealthy)" in listed.status:
+        return ReplicaState.UNHEALTHY
+    return ReplicaState.STARTING if "(health: starting)" in listed.status else state
+
+
+def replica(listed: Listed, details: Details, port: int | None, networks: Sequence[str]) -> Replica:
+    """A container as a replica; its address is on the first of the networks that it is on."""
+    state = state_of(listed)
+    ip = _address(listed.endpoints, networks)
+    return Replica(
+        id=listed.id,
+        name=listed.names[0].lstrip("/"),
+        service=listed.labels[SERVICE],
+        state=state,
+        started_at=max(float(listed.created), datetime.fromisoformat(details.state.started_at).timestamp()),
+        address=f"{ip}:{port}" if ip and port else None,
+        pid=details.state.pid or None,
+        restarts=details.restart_count,
+        reason=_reason(listed, details, state),
+    )
+
+
+def _address(endpoints: Mapping[str, Endpoint], networks: Sequence[str]) -> str | None:
+    wanted = [name for name in networks if name in endpoints] or sorted(endpoints)
+    return endpoints[wanted[0]].ip_address if wanted else None
+
+
+def _reason(listed: Listed, details: Details, state: ReplicaState) -> str:
+    """Why it is not ready, in the engine's words: the last health check's output, else the list's status."""
+    if state is ReplicaState.READY:
+        return ""
+    log = (details.state.health and details.state.health.log) or []
+    output = log[-1].output if log and state is ReplicaState.UNHEALTHY else listed.status
+    return "".join(character for character in " ".join(output.split()) if character.isprintable())[:_REASON_CHARACTERS]

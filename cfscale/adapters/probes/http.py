@@ -1,0 +1,169 @@
+"""HTTP/1.1, as much of it as a health question needs: one request a connection, no redirect, no decompression.
+
+Proxies and ``.netrc`` do not exist here. The body is read only where its content matters.
+"""
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from cfscale.adapters.probes.network import AnswerError, Wire
+from cfscale.core.health import State, Target
+from cfscale.core.plan import Health
+
+Dial = Callable[[], Awaitable[Wire]]
+Answer = tuple[State, str]
+
+INTERIM, SUCCESS, REDIRECT = range(100, 200), range(200, 300), range(300, 400)
+TOO_MANY_REQUESTS = 429
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?: .*)?", re.DOTALL)
+_PATH_SAFE = "/?&=%:@!$'()*+,;~-._[]"
+_END_OF_HEAD = b"\r\n\r\n"
+_END_OF_CHUNKS = b"0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A status and, where it was asked for, a body."""
+
+    status: int
+    body: bytes = b""
+
+
+async def probe_http(dial: Dial, target: Target) -> Answer:
+    """GET the health path; the status decides, and the JSON members where some are expected."""
+    question = request("GET", target.health.path, target)
+    response = await exchange(await dial(), question, with_body=bool(target.health.json))
+    return judge(response, target)
+
+
+def judge(response: Response, target: Target) -> Answer:
+    """The verdict on a response. 429 comes from a service at work, so it is never down."""
+    status, wanted = response.status, target.health.status
+    if status in SUCCESS if target.any_success else status == wanted:
+        wrong = wrong_member(response.body, target.health)
+        return (State.DOWN, wrong) if wrong else (State.UP, f"HTTP {status}")
+    if status == TOO_MANY_REQUESTS:
+        return State.DEGRADED, "HTTP 429: rate limited"
+    if status in REDIRECT:
+        return State.DOWN, f"HTTP {status}: a redirect, which is not followed"
+    return State.DOWN, f"HTTP {status}" + ("" if target.any_success else f" instead of {wanted}")
+
+
+def wrong_member(body: bytes, health: Health) -> str | None:
+    """The first expected top-level member that is missing or different, in words."""
+    if not health.json:
+        return None
+    found = parse_json(body)
+    if not isinstance(found, dict):
+        return "the body is not a JSON object"
+    for name, wanted in health.json.items():
+        if name not in found:
+            return f"JSON member {name} is missing"
+        member = found[name]
+        text = member if isinstance(member, str) else json.dumps(member)
+        if text != wanted:
+            return f"JSON member {name} is {text} instead of {wanted}"
+    return None
+
+
+def parse_json(body: bytes) -> object:
+    """The JSON value of a body, None where it is none."""
+    try:
+        value: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value
+
+
+def request(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
+    """The bytes of one request; whatever a path holds, it stays one path."""
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    lines = [
+        f"{method} {quote(path, safe=_PATH_SAFE)} HTTP/1.1",
+        f"Host: {host}:{target.port}",
+        "User-Agent: cfscale",
+        "Accept: application/json, */*",
+        "Accept-Encoding: identity",
+        "Connection: close",
+    ]
+    if target.secret is not None:
+        lines.append(f"Authorization: Basic {b64encode(target.secret.encode()).decode()}")
+    if body:
+        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+async def exchange(wire: Wire, question: bytes, *, with_body: bool) -> Response:
+    """Send a request and read its response; raises AnswerError for anything that is not HTTP."""
+    wire.send(question)
+    head, rest = await _read_head(wire)
+    while head.status in INTERIM:  # interim; the cap of the wire ends a flood of them
+        head, rest = await _read_head(wire, rest)
+    if not with_body:
+        return Response(head.status)
+    return Response(head.status, await _read_body(wire, head.fields, rest))
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    fields: Mapping[bytes, bytes]
+
+
+async def _read_head(wire: Wire, data: bytes = b"") -> tuple[_Head, bytes]:
+    searched = 0
+    while (end := data.find(_END_OF_HEAD, searched)) < 0:
+        if not b"HTTP/1.".startswith(data[:7]):
+            raise AnswerError(f"not an HTTP answer: {data[:40].decode('ascii', 'replace')}")
+        searched = max(0, len(data) - len(_END_OF_HEAD) + 1)
+        more = await wire.read()
+        if not more:
+            raise AnswerError("the connection was closed in the middle of the answer" if data else _SILENT)
+        data += more
+    return _parse_head(data[:end]), data[end + len(_END_OF_HEAD) :]
+
+
+_SILENT = "the connection was closed without an answer"
+
+
+def _parse_head(head: bytes) -> _Head:
+    first, *lines = head.split(b"\r\n")
+    match = _STATUS_LINE.fullmatch(first)
+    if match is None:
+        raise AnswerError(f"not an HTTP answer: {first[:40].decode('ascii', 'replace')}")
+    fields = (line.partition(b":") for line in lines)
+    return _Head(int(match[1]), {name.strip().lower(): value.strip() for name, _, value in fields})
+
+
+async def _read_body(wire: Wire, fields: Mapping[bytes, bytes], data: bytes) -> bytes:
+    chunked = fields.get(b"transfer-encoding", b"").lower() == b"chunked"
+    length = fields.get(b"content-length", b"")
+    wanted = int(length) if length.isdigit() and not chunked else None
+    while wanted is None or len(data) < wanted:
+        if chunked and data.endswith(_END_OF_CHUNKS):
+            break
+        more = await wire.read()
+        if not more:
+            break
+        data += more
+    return _joined(data) if chunked else data[:wanted]
+
+
+def _joined(data: bytes) -> bytes:
+    """The body of a chunked transfer; raises AnswerError where it is torn."""
+    body = b""
+    while True:
+        line, found, data = data.partition(b"\r\n")
+        try:
+            size = int(line.partition(b";")[0], 16)
+        except ValueError as error:
+            raise AnswerError("a torn chunked answer") from error
+        if not found or size < 0 or len(data) < size:
+            raise AnswerError("a torn chunked answer")
+        if size == 0:
+            return body
+        body, data = body + data[:size], data[size + 2 :]

@@ -1,0 +1,67 @@
+"""CPU and memory of local replicas, from ``/proc``.
+
+The figures are ``approx``: counted in ticks of 10 ms, and the children of a program that ignores SIGCHLD leave no
+account. Limits are those of the plan; nothing enforces them on local processes.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+from cfscale.adapters.process.procfs import Stat, cpu_seconds, family, memory_bytes, read_table
+from cfscale.core.plan import Service
+from cfscale.core.samples import Quality, Replica, Usage
+
+SHORTEST_WINDOW_SECONDS = 0.2
+
+
+class UsageReader:
+    """Usage since the previous call; keeps its own previous readings, by replica id."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self._services = {service.name: service for service in services}
+        self._previous: dict[str, tuple[float, float]] = {}
+
+    def read(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        """The usage of the replicas that still are the processes they were; the others are left out."""
+        table = read_table()
+        present = [(replica, stat) for replica in replicas if (stat := _verified(replica, table)) is not None]
+        self._previous = {
+            replica.id: self._previous[replica.id] for replica, _ in present if replica.id in self._previous
+        }
+        return tuple(self._usage(replica, stat, table) for replica, stat in present)
+
+    def _usage(self, replica: Replica, stat: Stat, table: Mapping[int, Stat]) -> Usage:
+        # the shim is the parent: children that outlived their own parent are in its account
+        now, seconds = time.monotonic(), cpu_seconds(stat.parent, table)
+        window, cores = self._rate(replica.id, now, seconds)
+        service = self._services[replica.service]
+        memory = service.memory_limit_bytes or service.memory_request_bytes
+        return Usage(
+            replica=replica.id,
+            source="proc",
+            taken_at=time.time(),
+            window_seconds=window,
+            quality=Quality.WARMING if cores is None else Quality.APPROX,
+            cpu_cores=cores,
+            memory_bytes=memory_bytes(member for member in family(table, stat.parent) if member.pid != stat.parent),
+            cpu_limit_cores=(service.cpu_limit_millicores or service.cpu_request_millicores) / 1000,
+            memory_limit_bytes=memory,
+        )
+
+    def _rate(self, replica: str, now: float, seconds: float) -> tuple[float, float | None]:
+        """(window, cores); no cores yet for a first reading, a window too short for ticks, or a counter that ran back."""
+        if replica not in self._previous:
+            self._previous[replica] = (now, seconds)
+            return 0.0, None
+        then, before = self._previous[replica]
+        window = now - then
+        if window < SHORTEST_WINDOW_SECONDS or seconds < before:
+            return window, None
+        self._previous[replica] = (now, seconds)
+        return window, (seconds - before) / window
+
+
+def _verified(replica: Replica, table: Mapping[int, Stat]) -> Stat | None:
+    """The replica's process, if the pid is still its own."""
+    stat = table.get(replica.pid) if replica.pid else None
+    return stat if stat is not None and stat.identity == replica.id and stat.parent in table else None

@@ -1,0 +1,134 @@
+"""Which engine runs a deployment, and how its parts are joined: the only place that wires adapters together."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cfscale.adapters.state import State, state_folder
+from cfscale.cli import console
+from cfscale.core.plan import DeploymentPlan
+from cfscale.core.samples import Replica, ReplicaState
+from cfscale.errors import InputError, UnavailableError
+from cfscale.runtime.ports import Balancer, Engine
+
+if TYPE_CHECKING:
+    from cfscale.adapters.docker_engine import DockerEngine
+
+ENGINES = ("process", "compose")
+_RUNTIME = 'exec 3<>/dev/tcp/127.0.0.1/9999; printf "%s\\n" "$1" >&3; cat <&3'
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself."""
+
+    plan: DeploymentPlan
+    state: State
+    engine: Engine
+    balancer: Balancer | None
+    manifests: Path
+    notes: Callable[[], tuple[str, ...]]
+
+    def prepare(self, *, force: bool) -> None:
+        """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
+        if self.engine.name == "compose":
+            from cfscale.cli.render import write_manifests
+
+            write_manifests(self.plan, "compose", self.manifests, force=force)
+
+    @property
+    def queue_password(self) -> Path:
+        """The file with the queue's password; there is none before the first ``up``."""
+        return (
+            self.manifests / "secrets" / "queue_password"
+            if self.engine.name == "compose"
+            else self.state.folder / "queue_password"
+        )
+
+    def endpoint(self, replicas: Iterable[Replica]) -> str | None:
+        """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
+        running = any(item.service == "loadbalancer" and item.state is ReplicaState.READY for item in replicas)
+        published = self.plan.service("loadbalancer").publish
+        return published.split("-")[0] if running and published else None
+
+
+def state_of(plan: DeploymentPlan) -> State:
+    """The state folder of a deployment; nothing is created."""
+    return State(state_folder(plan.name, os.environ))
+
+
+def manifests_of(state: State) -> Path:
+    """Where ``up`` renders the manifests of a Compose deployment."""
+    return state.folder / "compose"
+
+
+def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out: Path | None = None) -> Deployment:
+    """Join a plan to the engine that is asked for, recorded, or found; raises UnavailableError where there is none."""
+    state = state_of(plan)
+    name = _choose(plan, wanted, state)
+    if name == "process":
+        from cfscale.adapters.process import ProcessEngine
+
+        process = ProcessEngine(plan, state.folder, _base(profile))
+        return Deployment(plan, state, process, None, state.folder, lambda: process.notes)
+    return _compose(plan, state, out or manifests_of(state))
+
+
+def _choose(plan: DeploymentPlan, wanted: str, state: State) -> str:
+    if wanted != "auto":
+        if wanted not in ENGINES:
+            raise InputError(f"--engine '{wanted}': choose auto, {' or '.join(ENGINES)}")
+        return wanted
+    if recorded := state.engine():
+        return recorded
+    if docker_answers():
+        return "compose"
+    if plan.environment == "production":
+        raise UnavailableError(
+            "no Docker engine answers and production does not fall back to local processes: start Docker, or give --engine process"
+        )
+    console.note("no Docker engine answers: using local processes (--engine process)")
+    return "process"
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine answers at all."""
+    from cfscale.adapters.docker_engine import DockerEngine
+
+    try:
+        DockerEngine().identity()
+    except UnavailableError:
+        return False
+    return True
+
+
+def _base(profile: str | None) -> Path:
+    """Where local processes work: the profile's directory."""
+    return Path(profile).resolve().parent if profile else Path.cwd()
+
+
+def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
+    """Compose acts; usage comes from cgroup files and, for what they do not tell, from the Engine API."""
+    from cfscale.adapters.cgroup import CgroupReader
+    from cfscale.adapters.compose import ComposeEngine
+    from cfscale.adapters.docker_engine import DockerEngine, StatsReader
+    from cfscale.adapters.haproxy import HaproxyBalancer
+
+    docker = DockerEngine()
+    readers = (CgroupReader().read, StatsReader(docker.measure).read)
+    engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
+    balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
+    return Deployment(plan, state, engine, balancer, manifests, lambda: ())
+
+
+def _balancers(engine: Engine) -> list[Replica]:
+    running = (ReplicaState.READY, ReplicaState.STARTING, ReplicaState.UNHEALTHY)
+    return [item for item in engine.replicas() if item.service == "loadbalancer" and item.state in running]
+
+
+def _runtime(docker: "DockerEngine", container: str, command: str) -> str:
+    """One command of HAProxy's runtime API, asked on the loopback of its own container: no network can reach it."""
+    return docker.execute(container, ["bash", "-c", _RUNTIME, "-", command])

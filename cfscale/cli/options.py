@@ -1,0 +1,117 @@
+"""The arguments that several commands share, and the way from them to a plan."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cfscale.cli import console
+from cfscale.cli.console import Output
+from cfscale.core.plan import DeploymentPlan
+from cfscale.core.workload import Profile
+from cfscale.errors import InputError
+
+DEFAULT_PROFILE = Path("cfscale.yaml")
+
+ProfileArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[PROFILE]", help="Workload profile; ./cfscale.yaml unless given.", show_default=False),
+]
+Users = Annotated[
+    str | None,
+    typer.Option("--users", metavar="N", help="Concurrent users; overrides the profile.", show_default=False),
+]
+Agents = Annotated[str | None, typer.Option("--agents", metavar="N", help="Agents to carry.", show_default=False)]
+Tasks = Annotated[str | None, typer.Option("--tasks", metavar="N", help="Concurrent tasks.", show_default=False)]
+Environment = Annotated[
+    str | None,
+    typer.Option("--environment", metavar="NAME", help="development, staging or production.", show_default=False),
+]
+TierOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tier", metavar="auto|NAME", help="Tier to use instead of the smallest that fits.", show_default=False
+    ),
+]
+Growth = Annotated[
+    str | None,
+    typer.Option("--growth", metavar="FACTOR", help="Headroom factor on users, agents and tasks.", show_default=False),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
+EngineOption = Annotated[str, typer.Option("--engine", metavar="auto|process|compose", help="What runs the replicas.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """The sizing flags of one command line; None leaves the profile's value."""
+
+    users: str | None = None
+    agents: str | None = None
+    tasks: str | None = None
+    environment: str | None = None
+    tier: str | None = None
+    growth: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """The flags that were given."""
+        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+
+
+def load_profile(path: str | None, sizing: Sizing) -> Profile:
+    """The profile of a file (``./cfscale.yaml`` where there is one) with the flags laid over it; raises InputError."""
+    profile = (
+        _read(Path(path)) if path is not None else _read(DEFAULT_PROFILE) if DEFAULT_PROFILE.is_file() else Profile()
+    )
+    return overlaid(profile, sizing.given())
+
+
+def _read(path: Path) -> Profile:
+    from cfscale.adapters.decode import MAX_BYTES, decode_yaml
+
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(
+            f"{path}: {error.strerror}: give the path of a profile, or write one with 'cfscale init'"
+        ) from error
+    profile, warnings = decode_yaml(raw, Profile, str(path))
+    for warning in warnings:
+        console.warn(warning)
+    return profile
+
+
+def overlaid(profile: Profile, given: dict[str, str]) -> Profile:
+    """The profile with values from flags; they obey the same schema as the file."""
+    import msgspec
+
+    for name, value in given.items():
+        field = next(field for field in msgspec.structs.fields(Profile) if field.encode_name == name)
+        try:
+            typed = msgspec.convert(value, field.type, strict=False)
+        except msgspec.ValidationError as error:
+            raise InputError(f"--{name} '{value}': {_wanted(name, str(error))}") from error
+        profile = msgspec.structs.replace(profile, **{name: typed})
+    return profile
+
+
+def _wanted(name: str, technical: str) -> str:
+    if name == "environment":
+        return "write development, staging or production"
+    if name in ("users", "agents", "tasks"):
+        return "write a whole number from 0 to 1000000000"
+    return technical
+
+
+def plan_of(profile: Profile) -> DeploymentPlan:
+    """The plan of a profile by the catalogue of this installation; raises CfscaleError."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.core.sizing import size
+
+    return size(profile, load_catalogue())
+
+
+def load_plan(path: str | None, sizing: Sizing) -> DeploymentPlan:
+    """Profile, flags and catalogue to a plan."""
+    return plan_of(load_profile(path, sizing))

@@ -1,0 +1,98 @@
+"""``cfscale render``: write the manifests of a plan, or compare them with what is on disk."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cfscale.cli import console
+from cfscale.cli.options import (
+    Agents,
+    Environment,
+    Growth,
+    ProfileArgument,
+    Sizing,
+    Tasks,
+    TierOption,
+    Users,
+    load_plan,
+)
+from cfscale.core.plan import DeploymentPlan
+from cfscale.errors import InputError
+
+TARGETS = ("compose",)
+
+
+def render(
+    target: Annotated[str, typer.Option("--target", metavar="compose", help="What to write manifests for.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Directory that holds nothing but what cfscale renders.")
+    ],
+    profile: ProfileArgument = None,
+    users: Users = None,
+    agents: Agents = None,
+    tasks: Tasks = None,
+    environment: Environment = None,
+    tier: TierOption = None,
+    growth: Growth = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit 1 where DIR differs from what would be rendered.")
+    ] = False,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Write nothing; show how DIR differs, and exit 1 where it does.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite files that were edited by hand or are not ours.")
+    ] = False,
+) -> int:
+    """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
+
+    Examples:   cfscale render acme.yaml --target compose --out deploy
+
+    cfscale render acme.yaml --target compose --out deploy --check
+    """
+    if target not in TARGETS:
+        raise InputError(f"--target '{target}': this version renders {', '.join(TARGETS)}")
+    plan = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
+    if check or diff:
+        return _compare(plan, target, out, show=diff)
+    for name in write_manifests(plan, target, out, force=force):
+        console.note(f"wrote {out / name}")
+    return 0
+
+
+def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
+    """Path to text of every file, and the text of the lock file."""
+    from cfscale.adapters.assets import load_templates
+    from cfscale.render.compose import render as render_compose
+    from cfscale.render.lock import lock_document
+
+    templates = load_templates()
+    files = render_compose(plan, templates)
+    return files, lock_document(plan, target, files, templates)
+
+
+def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
+    """Render a plan into a directory, secrets included, and return what was written; raises RefusedError."""
+    from cfscale.adapters.files import ensure_secrets, write_tree
+
+    files, lock_text = rendered(plan, target)
+    written = write_tree(out, files, lock_text, force=force)
+    ensure_secrets(out)
+    return written
+
+
+def _compare(plan: DeploymentPlan, target: str, out: Path, *, show: bool) -> int:
+    from cfscale.adapters.files import diff_text, drift
+
+    files, lock_text = rendered(plan, target)
+    expected = {**files, "cfscale.lock.json": lock_text}
+    found = drift(out, expected)
+    if show:
+        console.result(diff_text(out, expected)) if found else console.note(f"{out}: no difference")
+    else:
+        for item in found:
+            console.result(f"{item.kind}  {item.path}")
+        if not found:
+            console.note(f"{out}: no drift")
+    return 1 if found else 0

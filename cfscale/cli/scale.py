@@ -1,0 +1,178 @@
+"""``cfscale scale``: watch the load, say which replica counts it asks for and why, and with --apply see to them."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cfscale.cli import console
+from cfscale.cli.console import Output
+from cfscale.cli.options import (
+    Agents,
+    EngineOption,
+    Environment,
+    Growth,
+    OutputOption,
+    ProfileArgument,
+    Sizing,
+    Tasks,
+    TierOption,
+    Users,
+    load_plan,
+)
+from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.workload import duration
+from cfscale.errors import ActionError, InputError, UnavailableError
+
+if TYPE_CHECKING:
+    from cfscale.adapters.journal import Journal
+    from cfscale.cli.engines import Deployment
+    from cfscale.runtime.act import Hands
+    from cfscale.runtime.watch import Scaler
+
+
+class Clock:
+    """The wall clock, and a wait that the first SIGINT or SIGTERM ends; a second signal stops at once."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self.signal: int | None = None
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds that no clock setting moves."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until asked to stop: then True."""
+        return self._stop.wait(max(0.0, seconds))
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Inside, signals ask to stop instead of breaking off what is being done."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self._asked) for number in numbers]
+        try:
+            yield
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+
+    def _asked(self, number: int, _frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise SystemExit(128 + number)
+        self.signal = number
+        self._stop.set()
+
+
+def scale(
+    profile: ProfileArgument = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Evaluate once per interval until stopped.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Change replica counts; without it nothing changes.")] = False,
+    interval: Annotated[
+        str | None, typer.Option("--interval", metavar="10s", help="Time between evaluations; overrides the profile.")
+    ] = None,
+    lasting: Annotated[str | None, typer.Option("--for", metavar="5m", help="Watch for so long, then end.")] = None,
+    engine: EngineOption = "auto",
+    output: OutputOption = Output.TABLE,
+    users: Users = None,
+    agents: Agents = None,
+    tasks: Tasks = None,
+    environment: Environment = None,
+    tier: TierOption = None,
+    growth: Growth = None,
+) -> int:
+    """Compare the load with the replicas that run; say which counts it asks for and why.
+
+    An evaluation takes two readings one second apart; --watch (or --for) repeats it once per interval.
+
+    Examples:   cfscale scale
+
+    cfscale scale --watch --apply --interval 10s
+    """
+    plan = _timed(load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth)), interval)
+    seconds = None if lasting is None else duration(lasting, 0.0, "--for")
+    services, looping = _scaled(plan), watch or seconds is not None
+    from cfscale.cli.decisions import printer
+    from cfscale.cli.engines import open_deployment
+
+    deployment, clock = open_deployment(plan, engine, profile), Clock()
+    with (
+        clock.listening(),
+        _scaler(deployment, services, clock, apply=apply) as scaler,
+        printer(output, looping=looping) as show,
+    ):
+        for decision in scaler.watch(seconds) if looping else scaler.once():
+            show(decision)
+    if not apply:
+        console.note("nothing was changed: --apply acts on it")
+    return 128 + clock.signal if clock.signal is not None else _exit_code(scaler, looping=looping)
+
+
+def _timed(plan: DeploymentPlan, interval: str | None) -> DeploymentPlan:
+    """The plan with the interval of the command line."""
+    seconds = duration(interval, plan.scaling.interval_seconds, "--interval")
+    if seconds < 1:
+        raise InputError(f"the scaling interval is {seconds:g}s: give one of at least 1s")
+    return replace(plan, scaling=replace(plan.scaling, interval_seconds=seconds))
+
+
+def _scaled(plan: DeploymentPlan) -> tuple[Service, ...]:
+    """The services whose count may move; raises InputError where there is none."""
+    services = tuple(service for service in plan.services if service.scaled)
+    if not services:
+        raise InputError(f"no service of {plan.name} may scale: set scaling.services.agents.max above its min")
+    return services
+
+
+@contextmanager
+def _scaler(
+    deployment: "Deployment", services: tuple[Service, ...], clock: Clock, *, apply: bool
+) -> Iterator["Scaler"]:
+    """The scaler of a deployment: with ``apply`` under its lock and with hands, else one that only looks."""
+    from cfscale.adapters.journal import Journal
+    from cfscale.runtime.watch import Scaler
+
+    scaler = Scaler(deployment.engine, deployment.plan, services, clock, deployment.state, console.warn)
+    if not apply:
+        scaler.begin()
+        yield scaler
+        return
+    journal = Journal(deployment.state.folder)
+    with _hands(deployment, clock, journal) as hands:
+        scaler.hands = hands
+        scaler.begin(journal.entries())
+        yield scaler
+
+
+@contextmanager
+def _hands(deployment: "Deployment", clock: Clock, journal: "Journal") -> Iterator["Hands"]:
+    from cfscale.adapters.lock import Lock
+    from cfscale.runtime.act import Hands
+
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    with Lock(deployment.engine.target, command="cfscale scale --apply", started_at=started) as lock:
+        try:
+            deployment.state.create()
+        except ActionError as error:
+            console.warn(f"{error}; nothing will shrink")
+        yield Hands(deployment.engine, clock, journal, lock, deployment.balancer)
+
+
+def _exit_code(scaler: "Scaler", *, looping: bool) -> int:
+    """1 where the last action of a service failed; where data was missing, 3 for a single evaluation."""
+    codes = set(scaler.codes.values())
+    if ActionError.exit_code in codes:
+        return ActionError.exit_code
+    unknown = UnavailableError.exit_code
+    return unknown if unknown in codes and not looping else 0

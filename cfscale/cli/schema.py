@@ -1,0 +1,44 @@
+"""``cfscale schema``: the JSON Schemas of everything cfscale reads and prints."""
+
+from typing import Annotated
+
+import typer
+
+from cfscale.cli import console
+from cfscale.errors import InputError
+
+NAMES = ("profile", "plan", "decision", "probe", "lock")
+
+
+def schema(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=f"One of {', '.join(NAMES)}.", show_default=False)],
+) -> None:
+    """Print the JSON Schema (draft 2020-12) of a document.
+
+    Examples:   cfscale schema profile > cfscale.schema.json
+
+    cfscale schema plan
+    """
+    import msgspec
+
+    documents = _documents()
+    if name not in documents:
+        raise InputError(f"no document is called '{name}': choose one of {', '.join(NAMES)}")
+    (body,), parts = msgspec.json.schema_components([documents[name]], ref_template="#/$defs/{name}")
+    text = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"cfscale/{name}/v1",
+        **body,
+        "$defs": parts,
+    }
+    console.document(text, console.Output.JSON)
+
+
+def _documents() -> dict[str, object]:
+    from cfscale.core.decision import Decision
+    from cfscale.core.health import Report
+    from cfscale.core.plan import DeploymentPlan
+    from cfscale.core.workload import Profile
+    from cfscale.render.lock import Lock
+
+    return {"profile": Profile, "plan": DeploymentPlan, "decision": Decision, "probe": Report, "lock": Lock}

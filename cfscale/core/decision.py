@@ -1,0 +1,118 @@
+"""What the scaler decided for one service in one tick, and how it is written down.
+
+A decision's JSON form is the document ``cfscale/decision/v1``; a line of the journal is the same object with ``kind``
+and ``id`` beside it. The intent of an action is written before it, the result after; equal ids belong together.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from cfscale.core.samples import Quality, Sample
+
+DECISION_SCHEMA = "cfscale/decision/v1"
+
+
+class Action(StrEnum):
+    """The direction of a decision."""
+
+    SCALE_UP = "scale_up"
+    SCALE_DOWN = "scale_down"
+    HOLD = "hold"
+
+
+class Urgency(StrEnum):
+    """How soon someone should look: critical above 95 percent of any resource, high while growing."""
+
+    LOW = "low"
+    HIGH = "high"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An absolute replica count for one service and the reason for it in words.
+
+    ``applied`` says that the count was reached: an action that failed or took effect in part leaves it false.
+    """
+
+    schema: str
+    time: str
+    service: str
+    engine: str
+    current: int
+    desired: int
+    action: Action
+    urgency: Urgency
+    reason: str
+    applied: bool
+    samples: tuple[Sample, ...]
+
+    def to(self, desired: int, reason: str) -> "Decision":
+        """The decision with another count; the new reason follows the one before it."""
+        action = direction(self.current, desired)
+        reason = f"{self.reason}; {reason}" if self.reason else reason
+        return replace(self, desired=desired, action=action, reason=reason)
+
+    def hold(self, reason: str) -> "Decision":
+        """The decision to keep the count as it is."""
+        return self.to(self.current, reason)
+
+    @property
+    def grounded(self) -> bool:
+        """Whether it rests on data: at least one sample, none of them stale or still warming up."""
+        return bool(self.samples) and all(
+            sample.quality not in (Quality.STALE, Quality.WARMING) for sample in self.samples
+        )
+
+    @property
+    def gist(self) -> str:
+        """The reason without its numbers: two holds of equal gist say the same."""
+        return re.sub(r"[0-9]+(?:\.[0-9]+)?", "#", self.reason)
+
+
+class Kind(StrEnum):
+    """What a line of the journal records."""
+
+    INTENT = "intent"
+    RESULT = "result"
+    DECISION = "decision"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the journal."""
+
+    kind: Kind
+    id: str
+    decision: Decision
+
+
+def direction(current: int, desired: int) -> Action:
+    """The action that leads from one count to another."""
+    if desired == current:
+        return Action.HOLD
+    return Action.SCALE_UP if desired > current else Action.SCALE_DOWN
+
+
+def timestamp(time: float) -> str:
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def entry(kind: Kind, decision: Decision) -> Entry:
+    """A journal entry of this decision: time and service identify it."""
+    return Entry(kind, f"{decision.time}/{decision.service}", decision)
+
+
+def unfinished(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """The intents that no result followed: actions cut short, oldest first."""
+    open_intents: dict[str, Entry] = {}
+    for item in entries:
+        if item.kind is Kind.INTENT:
+            open_intents[item.id] = item
+        elif item.kind is Kind.RESULT:
+            open_intents.pop(item.id, None)
+    return tuple(open_intents.values())

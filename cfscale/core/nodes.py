@@ -1,0 +1,73 @@
+"""Which machines carry the replicas of a cell: first-fit decreasing over whole replicas, with a spare machine."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cfscale.core.plan import Nodes, Service
+from cfscale.errors import RefusedError
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Shape:
+    """A machine of the catalogue."""
+
+    cpu_millicores: int
+    memory_bytes: int
+
+
+def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least: int, spare: int) -> Nodes:
+    """The smallest shape on whose ``least`` machines all replicas pack even without ``spare`` of them.
+
+    Where none is large enough, the largest shape in the number needed. Raises RefusedError where a single replica
+    fits no machine of the catalogue.
+    """
+    for shape in shapes:
+        used = pack(shape, services)
+        if used is not None and used + spare <= least:
+            return Nodes(least, shape.cpu_millicores, shape.memory_bytes)
+    largest = shapes[-1]
+    used = pack(largest, services)
+    if used is None:
+        big = max(services, key=lambda service: (memory_of(service), service.cpu_request_millicores))
+        raise RefusedError(
+            f"one replica of {big.name} fits no machine of the catalogue: lower services.{big.name}.resources"
+        )
+    return Nodes(max(used + spare, least), largest.cpu_millicores, largest.memory_bytes)
+
+
+def pack(shape: Shape, services: Iterable[Service]) -> int | None:
+    """How many machines first-fit decreasing fills, or None where a replica fits no empty one.
+
+    Equal replicas are placed in groups, so the cost grows with services times machines, not with replicas.
+    """
+    free: list[Shape] = []
+    for service in sorted(
+        services, key=lambda item: (memory_of(item), item.cpu_request_millicores, item.name), reverse=True
+    ):
+        placed = _place(shape, free, service)
+        if placed is None:
+            return None
+        free = placed
+    return len(free)
+
+
+def memory_of(service: Service) -> int:
+    """The memory a machine must hold for one replica: its limit, else its request."""
+    return service.memory_limit_bytes or service.memory_request_bytes
+
+
+def _place(shape: Shape, free: Sequence[Shape], service: Service) -> list[Shape] | None:
+    cpu, memory = service.cpu_request_millicores, memory_of(service)
+    per_machine = min(shape.cpu_millicores // cpu, shape.memory_bytes // memory)
+    if per_machine == 0:
+        return None
+    left, after = service.replicas, []
+    for machine in free:
+        count = min(left, machine.cpu_millicores // cpu, machine.memory_bytes // memory)
+        after.append(Shape(machine.cpu_millicores - count * cpu, machine.memory_bytes - count * memory))
+        left -= count
+    while left:
+        count = min(left, per_machine)
+        after.append(Shape(shape.cpu_millicores - count * cpu, shape.memory_bytes - count * memory))
+        left -= count
+    return after

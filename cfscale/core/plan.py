@@ -1,0 +1,207 @@
+"""The one neutral model: everything that renderers, the scaler and the prober may know about a deployment.
+
+Amounts are in base units and named so: millicores, bytes, seconds. Replica counts and node counts are per cell;
+``totals`` and ``demand`` span all cells. The JSON form of ``DeploymentPlan`` is the document ``cfscale/plan/v1``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+PLAN_SCHEMA = "cfscale/plan/v1"
+
+
+class HealthKind(StrEnum):
+    """The protocol in which a service is asked for its health."""
+
+    HTTP = "http"
+    TCP = "tcp"
+    REDIS = "redis"
+    JSONRPC = "jsonrpc"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How a replica is asked for its health, and how many answers change the verdict (HAProxy's rise and fall).
+
+    ``path`` is the cheap question (balancer, container health check); ``rpc_path`` is where the deep one goes when
+    ``kind`` is jsonrpc. ``json`` lists top-level members that the answer's body must have with these values.
+    """
+
+    kind: HealthKind
+    path: str = "/"
+    status: int = 200
+    json: Mapping[str, str] = field(default_factory=dict)
+    rpc_path: str = "/rpc"
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 2.0
+    start_period_seconds: float = 30.0
+    rise: int = 2
+    fall: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service of a cell. Limits of None mean: no limit.
+
+    ``command`` empty means the image's own; ``env`` values are literal. ``publish`` is ``host:port`` or
+    ``host:first-last`` on the machine that runs it. ``routes`` are the path prefixes the balancer sends here.
+    ``build`` says that the image is ours and its Dockerfile is rendered under ``images/NAME/``.
+    """
+
+    name: str
+    image: str
+    replicas: int
+    min_replicas: int
+    max_replicas: int
+    cpu_request_millicores: int
+    cpu_limit_millicores: int | None
+    memory_request_bytes: int
+    memory_limit_bytes: int | None
+    storage_bytes: int
+    driver: str
+    rules: tuple[str, ...]
+    port: int
+    health: Health
+    command: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    publish: str | None = None
+    routes: tuple[str, ...] = ()
+    sticky_header: str | None = None
+    stop_grace_seconds: float = 10.0
+    build: bool = False
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the replica count may move while the deployment runs."""
+        return self.min_replicas < self.max_replicas
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """Total amounts over all cells; network is None where the tier makes no claim."""
+
+    cpu_millicores: int
+    memory_bytes: int
+    storage_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What the sizing rules ask for, over all cells."""
+
+    cpu_millicores: int
+    memory_bytes: int
+    storage_bytes: int
+    network_bits_per_second: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Count and shape of the machines of one cell, the spare for a lost machine included."""
+
+    count: int
+    cpu_millicores: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One number of the plan and the rule that gave it. ``source`` is ``founding:LINE``, a measurement, or a document."""
+
+    rule: str
+    value: float | int | str
+    unit: str
+    formula: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Something the sources say twice and differently: both values, the one chosen, and why."""
+
+    id: str
+    values: tuple[str, ...]
+    chosen: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Damping:
+    """How far and how often the replica count may move in one direction (names of the Kubernetes HPA)."""
+
+    stabilization_window_seconds: float
+    cooldown_seconds: float
+    max_percent: int
+    max_replicas: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """The dead band of one resource as ratios: above ``scale_up`` grow, below ``scale_down`` shrink."""
+
+    scale_up_ratio: float
+    scale_down_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions."""
+
+    interval_seconds: float
+    policies: tuple[Literal["resource"], ...]
+    tolerance_ratio: float
+    scale_up: Damping
+    scale_down: Damping
+    cpu: Band
+    memory: Band
+    disk: Band
+    critical_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Tier settings that component configuration needs. None: the tier does not ask for it."""
+
+    strategy: str
+    failover: str | None
+    log_level: str
+    session_timeout_seconds: int
+    cache_bytes: int
+    metrics_retention_seconds: int
+    replication_factor: int
+    max_concurrent_tasks: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentPlan:
+    """A sized deployment. Equal inputs give equal plans, byte for byte."""
+
+    schema: str
+    name: str
+    environment: str
+    tier: str
+    phase: str
+    cells: int
+    users: int
+    agents: int
+    tasks: int
+    admitted_agents: int
+    demand: Demand
+    totals: Amounts
+    nodes: Nodes
+    services: tuple[Service, ...]
+    settings: Settings
+    scaling: Scaling
+    ledger: tuple[LedgerEntry, ...]
+    conflicts: tuple[Conflict, ...]
+    warnings: tuple[str, ...]
+
+    def service(self, name: str) -> Service:
+        """The service of this name; raises KeyError."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        raise KeyError(name)

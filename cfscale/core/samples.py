@@ -1,0 +1,81 @@
+"""What was observed of running replicas: who there is, in what state, and what each uses.
+
+A measurement never travels alone: it carries its source, its age and its quality, so that a stale, paused or
+restarted replica can never be mistaken for an idle one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReplicaState(StrEnum):
+    """The state of one replica as its engine and its health check report it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+class Quality(StrEnum):
+    """How far a sample may be trusted; only ``ok`` and ``approx`` may lead to a shrink."""
+
+    OK = "ok"
+    WARMING = "warming"
+    PARTIAL = "partial"
+    STALE = "stale"
+    APPROX = "approx"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
+
+    ``reason`` says in words why the state is what it is, where the engine knows more than the state.
+    """
+
+    id: str
+    name: str
+    service: str
+    state: ReplicaState
+    started_at: float
+    address: str | None = None
+    pid: int | None = None
+    restarts: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Raw usage of one replica over one window.
+
+    ``cpu_cores`` is None until two readings exist. ``memory_bytes`` is the working set, of which
+    ``reclaimable_bytes`` is page cache in active use. Limits of None mean: none set.
+    """
+
+    replica: str
+    source: str
+    taken_at: float
+    window_seconds: float
+    quality: Quality
+    cpu_cores: float | None
+    memory_bytes: int | None
+    reclaimable_bytes: int = 0
+    cpu_limit_cores: float | None = None
+    memory_limit_bytes: int | None = None
+    throttled_ratio: float = 0.0
+    oom_kills: int = 0
+    disk_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above."""
+
+    resource: str
+    value_ratio: float
+    source: str
+    age_seconds: float
+    quality: Quality

@@ -1,0 +1,64 @@
+"""Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
+
+from cfscale.core.plan import Band, Damping, Scaling, Settings
+from cfscale.core.tier import Rules, Tier
+from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
+
+
+def settings_of(tier: Tier, *, stand_alone: bool) -> Settings:
+    """What component configuration needs of a tier; a stand-alone environment keeps one copy and has no failover."""
+    balancing, copies = tier.load_balancing, tier.configuration.get("replication_factor")
+    failover = balancing.get("failover")
+    return Settings(
+        strategy=str(balancing["strategy"].value) if "strategy" in balancing else "round_robin",
+        failover=None if stand_alone or failover is None else str(failover.value),
+        log_level=str(tier.monitoring["log_level"].value),
+        session_timeout_seconds=tier.configuration["session_timeout"].seconds,
+        cache_bytes=int(tier.configuration["cache_size"].bytes),
+        metrics_retention_seconds=tier.monitoring["metrics_retention"].seconds,
+        replication_factor=1 if stand_alone or copies is None else int(copies.exact),
+        max_concurrent_tasks=tier.top("tasks"),
+    )
+
+
+def scaling_of(profile: Profile, rules: Rules) -> Scaling:
+    """What ``scale`` obeys; raises InputError for a duration or a band that is none."""
+    given = profile.scaling
+    policies = given.policies if given.policies is not None else [PolicyProfile(kind="resource")]
+    policy = policies[0] if policies else PolicyProfile(kind="resource")
+    return Scaling(
+        interval_seconds=duration(given.interval, rules.leaf("scaling.damping.interval").seconds, "scaling.interval"),
+        policies=tuple(policy.kind for policy in policies),
+        tolerance_ratio=rules.leaf("scaling.damping.tolerance").ratio if given.tolerance is None else given.tolerance,
+        scale_up=_damping(given.scale_up, rules, "scale_up"),
+        scale_down=_damping(given.scale_down, rules, "scale_down"),
+        cpu=_band(policy.cpu, rules, "cpu"),
+        memory=_band(policy.memory, rules, "memory"),
+        disk=_band(None, rules, "disk"),
+        critical_ratio=rules.leaf("scaling.resource.critical").ratio,
+    )
+
+
+def _band(given: BandOverride | None, rules: Rules, resource: str) -> Band:
+    if given is not None:
+        return Band(given.scale_up / 100, given.scale_down / 100)
+    return Band(
+        rules.leaf(f"scaling.resource.{resource}.scale_up").ratio,
+        rules.leaf(f"scaling.resource.{resource}.scale_down").ratio,
+    )
+
+
+def _damping(given: DampingProfile | None, rules: Rules, direction: str) -> Damping:
+    given, base = given or DampingProfile(), f"scaling.damping.{direction}"
+    where = f"scaling.{direction}"
+    most = int(rules.leaf(f"{base}.max_replicas").exact) if direction == "scale_up" else None
+    return Damping(
+        stabilization_window_seconds=duration(
+            given.stabilization_window,
+            rules.leaf(f"{base}.stabilization_window").seconds,
+            f"{where}.stabilization_window",
+        ),
+        cooldown_seconds=duration(given.cooldown, rules.leaf(f"{base}.cooldown").seconds, f"{where}.cooldown"),
+        max_percent=given.max_percent or int(rules.leaf(f"{base}.max_percent").exact),
+        max_replicas=given.max_replicas or most,
+    )

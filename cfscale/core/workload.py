@@ -1,0 +1,174 @@
+"""The workload profile: what an operator writes, and the exact numbers that sizing starts from.
+
+``Profile`` mirrors ``cfscale.yaml`` (strictly: unknown keys are refused where it is decoded). ``Workload`` is the
+profile after growth: whole users, agents and tasks.
+"""
+
+import re
+from fractions import Fraction
+from math import ceil
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from cfscale.core.units import parse_duration
+from cfscale.errors import InputError
+
+Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Replicas = Annotated[int, Meta(ge=1, le=100_000)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Percent = Annotated[float, Meta(gt=0, le=100)]
+Name = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z",
+        description="lower-case letters, digits and inner hyphens, at most 63",
+    ),
+]
+Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=65_536)]
+_DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?", re.ASCII)
+_LEAST_GROWTH, _MOST_GROWTH = Fraction(1, 100), 1000
+Environment = Literal["development", "staging", "production"]
+
+
+class Slo(Struct, frozen=True, forbid_unknown_fields=True):
+    """A service level objective for tasks: at this arrival rate, at most this share of tasks waits for an agent."""
+
+    task_rate_per_second: Annotated[float, Meta(gt=0, le=1e6)]
+    task_seconds: Annotated[float, Meta(gt=0, le=1e6)]
+    wait_probability: Annotated[float, Meta(gt=0, lt=1)]
+
+
+class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a service's replicas are asked for their health, where it differs from the catalogue."""
+
+    kind: Literal["http", "tcp", "redis", "jsonrpc", "none"] | None = None
+    path: Text | None = None
+    status: Annotated[int, Meta(ge=100, le=599)] | None = None
+    json: dict[Text, Text] | None = None
+    rpc_path: Text | None = None
+    interval: str | None = None
+    timeout: str | None = None
+    start_period: str | None = None
+    rise: Annotated[int, Meta(ge=1, le=100)] | None = None
+    fall: Annotated[int, Meta(ge=1, le=100)] | None = None
+
+
+class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Limits of one replica, where they differ from the tier's shape; requests follow the limits."""
+
+    cpu: str | None = None
+    memory: str | None = None
+
+
+class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a profile says of one service beyond the tier."""
+
+    image: (
+        Annotated[str, Meta(pattern=r"\A[^\s\x00-\x1f]{1,512}\Z", description="an image reference without white space")]
+        | None
+    ) = None
+    command: list[Text] | None = None
+    port: Port | None = None
+    publish: str | None = None
+    routes: list[Text] | None = None
+    sticky_header: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9-]{1,64}\Z")] | None = None
+    health: HealthOverride | None = None
+    resources: ResourceOverride | None = None
+    env: (
+        dict[Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="a variable name")], Text] | None
+    ) = None
+    stop_grace: str | None = None
+
+
+class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
+    """The dead band of one resource in percent."""
+
+    scale_up: Percent
+    scale_down: Percent
+
+
+class PolicyProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One scaling policy; parameters stand beside its kind."""
+
+    kind: Literal["resource"]
+    cpu: BandOverride | None = None
+    memory: BandOverride | None = None
+
+
+class DampingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Damping of one direction, where it differs from the catalogue."""
+
+    stabilization_window: str | None = None
+    cooldown: str | None = None
+    max_percent: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    max_replicas: Replicas | None = None
+
+
+class ScalingBounds(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The hard bounds of one service's replica count."""
+
+    min: Replicas | None = None
+    max: Replicas | None = None
+
+
+class ScalingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The scaling section; what is not given comes from the catalogue."""
+
+    interval: str | None = None
+    policies: list[PolicyProfile] | None = None
+    tolerance: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    scale_up: DampingProfile | None = None
+    scale_down: DampingProfile | None = None
+    services: dict[str, ScalingBounds] = {}
+
+
+class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A workload profile as written in ``cfscale.yaml``; flags override single values."""
+
+    name: Name = "cfscale"
+    environment: Environment = "production"
+    users: Count | None = None
+    agents: Count | None = None
+    tasks: Count | None = None
+    growth: str = "1"
+    tier: str = "auto"
+    slo: Slo | None = None
+    services: dict[str, ServiceOverride] = {}
+    scaling: ScalingProfile = ScalingProfile()
+
+
+class Workload(Struct, frozen=True):
+    """Whole users, agents and tasks to carry, growth included."""
+
+    users: int
+    agents: int
+    tasks: int
+
+
+def parse_growth(text: str) -> Fraction:
+    """The headroom factor as an exact fraction; raises InputError for anything but a plain decimal in range."""
+    if not _DECIMAL.fullmatch(text) or not _LEAST_GROWTH <= Fraction(text) <= _MOST_GROWTH:
+        raise InputError(f"growth '{text}' is not a factor: write a decimal number from 0.01 to 1000, such as 1.5")
+    return Fraction(text)
+
+
+def grown_workload(profile: Profile) -> Workload:
+    """Users, agents and tasks times growth, rounded up; raises InputError naming what is missing."""
+    given = {"users": profile.users, "agents": profile.agents, "tasks": profile.tasks}
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        flags = " ".join(f"--{name} N" for name in missing)
+        raise InputError(f"the profile lacks {', '.join(missing)}: set it in cfscale.yaml or give {flags}")
+    factor = parse_growth(profile.growth)
+    return Workload(**{name: ceil(value * factor) for name, value in given.items() if value is not None})
+
+
+def duration(text: str | None, default: float, where: str) -> float:
+    """Seconds of an optional duration of the profile; an InputError names where it stands."""
+    if text is None:
+        return default
+    try:
+        return parse_duration(text)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

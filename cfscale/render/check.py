@@ -1,0 +1,227 @@
+"""The last gate before anything is written: what was rendered is parsed back and compared with the plan.
+
+The comparison starts from the plan, not from the values that the templates were given, so that a wrong decision in
+between shows as well as a wrong template. A key that no template prints is refused, whoever smuggled it in.
+"""
+
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import yaml
+
+from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.units import parse_cpu, parse_duration, parse_size
+from cfscale.errors import ActionError, InputError
+from cfscale.render.context import QUEUE_SHARE_PERCENT
+from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
+
+_SHOWN = 3
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# fmt: off
+_TOP_KEYS = frozenset({
+    "configs", "name", "networks", "secrets", "services", "volumes", "x-common", "x-replace", "x-rollback", "x-update",
+})
+_SERVICE_KEYS = frozenset({
+    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "environment", "healthcheck", "image", "init",
+    "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt",
+    "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
+})
+# fmt: on
+_UNITS: Mapping[str, Callable[[str], float]] = {
+    "cpus": parse_cpu,
+    "memory": parse_size,
+    "interval": parse_duration,
+    "timeout": parse_duration,
+    "start_period": parse_duration,
+    "stop_grace_period": parse_duration,
+}
+_MILLISECOND = 0.001
+
+
+def compare(plan: DeploymentPlan, files: Mapping[str, str]) -> None:
+    """Raise ActionError where the rendered text says anything else than the plan; it names the first differences."""
+    found = [
+        *_compose(plan, files["compose.yaml"]),
+        *_haproxy(plan, files["config/haproxy.cfg"]),
+        *_valkey(plan, files["config/valkey.conf"]),
+    ]
+    if found:
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise ActionError(
+            f"nothing was written, the templates do not say what the plan says: {'; '.join(found[:_SHOWN])}{more}"
+        )
+
+
+def _differences(where: str, planned: Mapping[str, object], rendered: Mapping[str, object]) -> Iterator[str]:
+    for name, value in planned.items():
+        other = rendered.get(name)
+        if _same(value, other):
+            continue
+        # an environment or a command may hold what must not be shown
+        hidden = name.startswith(("environment", "command"))
+        yield f"{where}: {name} differs" if hidden else f"{where}: {name} is {other!r}, planned {value!r}"
+
+
+def _same(planned: object, rendered: object) -> bool:
+    if isinstance(planned, float) and isinstance(rendered, int | float):
+        return abs(planned - rendered) <= _MILLISECOND
+    return type(planned) is type(rendered) and planned == rendered
+
+
+def _compose(plan: DeploymentPlan, text: str) -> Iterator[str]:
+    document, expected = _parsed(text), _expected_services(plan)
+    services = document.get("services")
+    services = services if isinstance(services, dict) else {}
+    yield from _keys("compose.yaml", document, _TOP_KEYS)
+    yield from _differences(
+        "compose.yaml", {"name": plan.name, "services": sorted(expected)}, {**document, "services": sorted(services)}
+    )
+    for name, planned in expected.items():
+        rendered = services.get(name, {})
+        yield from _keys(f"services.{name}", rendered, _SERVICE_KEYS)
+        yield from _differences(f"services.{name}", planned, {path: _at(rendered, path) for path in planned})
+
+
+def _parsed(text: str) -> dict[str, object]:
+    try:
+        document = yaml.load(text, Loader=_LOADER)  # noqa: S506 - both loaders are the safe one
+    except yaml.YAMLError as error:
+        raise ActionError(
+            f"nothing was written, the templates do not give YAML: {' '.join(str(error).split())}"
+        ) from error
+    return document if isinstance(document, dict) else {}
+
+
+def _keys(where: str, mapping: Mapping[str, object], allowed: frozenset[str]) -> Iterator[str]:
+    for key in sorted(mapping.keys() - allowed):
+        yield f"{where}: the key {key!r} is not ours"
+
+
+def _at(mapping: object, path: str) -> object:
+    """The value at a dotted path in base units; None where there is none."""
+    value = mapping
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    unit = _UNITS.get(path.rpartition(".")[2])
+    try:
+        return unit(value) if unit is not None and isinstance(value, str) else value
+    except InputError:
+        return value
+
+
+def _expected_services(plan: DeploymentPlan) -> dict[str, dict[str, object]]:
+    found = {service.name: _facts(service, service.replicas) for service in plan.services}
+    queue = plan.service("queue")
+    if queue.replicas > 1:
+        found["queue"] = _facts(queue, 1)
+        found["queue-replica"] = _facts(queue, queue.replicas - 1)
+    return found
+
+
+def _facts(service: Service, replicas: int) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "image": _literal(service.image),
+        "deploy.replicas": replicas,
+        "deploy.resources.limits.cpus": service.cpu_limit_millicores,
+        "deploy.resources.limits.memory": service.memory_limit_bytes,
+        "deploy.resources.reservations.cpus": service.cpu_request_millicores,
+        "deploy.resources.reservations.memory": service.memory_request_bytes,
+        "stop_grace_period": float(service.stop_grace_seconds),
+        "ports": _ports(service),
+    }
+    if service.name != "queue":
+        facts["command"] = [_literal(argument) for argument in service.command] or None
+    facts.update({f"environment.{name}": _literal(value) for name, value in service.env.items()})
+    return {**facts, **_health_facts(service)}
+
+
+def _health_facts(service: Service) -> dict[str, object]:
+    """The health numbers, where this image can be asked at all."""
+    if health_command(service) is None:
+        return {"healthcheck": None}
+    health = service.health
+    return {
+        "healthcheck.interval": float(health.interval_seconds),
+        "healthcheck.timeout": float(health.timeout_seconds + START_ALLOWANCE_SECONDS),
+        "healthcheck.retries": health.fall,
+        "healthcheck.start_period": float(health.start_period_seconds),
+    }
+
+
+def _ports(service: Service) -> list[dict[str, object]] | None:
+    if service.publish is None:
+        return None
+    host, _, published = service.publish.rpartition(":")
+    return [{"host_ip": host.strip("[]"), "published": published, "target": service.port, "protocol": "tcp"}]
+
+
+def _literal(value: str) -> str:
+    return value.replace("$", "$$")
+
+
+def _haproxy(plan: DeploymentPlan, text: str) -> Iterator[str]:
+    sections = _sections(text)
+    public = sections.get("frontend public", [])
+    for service in plan.services:
+        where = f"haproxy.cfg: {service.name}"
+        for prefix in service.routes:
+            yield from _differences(where, {prefix: service.name}, {prefix: _leads_to(public, prefix)})
+        if service.routes:
+            lines = sections.get(f"backend {service.name}", [])
+            yield from _differences(where, _backend_facts(service), _backend_rendered(lines))
+
+
+def _sections(text: str) -> dict[str, list[list[str]]]:
+    """``frontend public`` -> its lines, each as a list of words."""
+    found: dict[str, list[list[str]]] = {}
+    lines: list[list[str]] = []
+    for line in text.splitlines():
+        words = shlex.split(line, comments=True)
+        if words and not line.startswith(" "):
+            lines = found.setdefault(" ".join(words), [])
+        elif words:
+            lines.append(words)
+    return found
+
+
+def _leads_to(lines: Sequence[Sequence[str]], path: str) -> str | None:
+    """The backend of the first rule that matches, as HAProxy would choose it."""
+    for words in lines:
+        if words[0] == "use_backend" and path.startswith(words[-2]):
+            return words[1]
+    return next((words[1] for words in lines if words[0] == "default_backend"), None)
+
+
+def _backend_facts(service: Service) -> dict[str, object]:
+    health = service.health
+    web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
+    return {
+        "slots": str(service.max_replicas),
+        "address": f"{service.name}:{service.port}",
+        "fall": str(health.fall),
+        "rise": str(health.rise),
+        "uri": health.path if web else None,
+        "status": str(health.status) if web else None,
+    }
+
+
+def _backend_rendered(lines: Sequence[Sequence[str]]) -> dict[str, object]:
+    words = [word for line in lines for word in line]
+    after: dict[str, object] = {
+        name: words[words.index(name) + 1] for name in ("fall", "rise", "uri", "status") if name in words
+    }
+    template = next((line for line in lines if line[0] == "server-template"), ["", "", "", ""])
+    return {**after, "slots": template[2], "address": template[3]}
+
+
+def _valkey(plan: DeploymentPlan, text: str) -> Iterator[str]:
+    service = plan.service("queue")
+    memory = service.memory_limit_bytes or service.memory_request_bytes
+    planned = {
+        "port": str(service.port),
+        "maxmemory": str(memory * QUEUE_SHARE_PERCENT // 100),
+        "maxmemory-policy": "noeviction",
+        "appendonly": "yes",
+    }
+    lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
+    yield from _differences("valkey.conf", planned, {words[0]: " ".join(words[1:]) for words in lines})

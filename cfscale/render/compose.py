@@ -1,0 +1,54 @@
+"""A plan as a Compose project: one call, plan and templates in, path and text of every file out.
+
+    context ─▶ config/haproxy.cfg, config/valkey.conf ─▶ compose.yaml (carries their digests) ─▶ check ─▶ files
+
+One cell is one project. The text depends on nothing but the arguments; what ``check`` finds different from the plan
+is never returned.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from cfscale.core.plan import DeploymentPlan
+from cfscale.errors import ActionError, InputError
+from cfscale.render import check, context
+from cfscale.render.engine import Engine
+
+
+def render(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
+    """Text of every file by its relative path; raises InputError for a value that cannot be rendered.
+
+    ActionError means that a template is broken: unknown name, unquoted value, or a file that differs from the plan.
+    """
+    template = f"compose/{plan.tier}.yaml.j2"
+    if template not in templates:
+        raise InputError(f"tier {plan.tier!a} has no compose template: {_tiers(templates)}")
+    engine = Engine(templates)
+    haproxy = engine.render("config/haproxy.cfg.j2", {"tier": plan.tier, "balancer": context.balancer(plan)})
+    valkey = engine.render("config/valkey.conf.j2", {"tier": plan.tier, "queue": context.queue(plan)})
+    digests = {"haproxy": _digest(haproxy), "valkey": _digest(valkey)}
+    compose = engine.render(template, {**context.project(plan), "digests": digests})
+    files = {"compose.yaml": compose, "config/haproxy.cfg": haproxy, "config/valkey.conf": valkey}
+    check.compare(plan, files)
+    return {**files, **_images(plan, templates)}
+
+
+def _tiers(templates: Mapping[str, str]) -> str:
+    names = [path.removeprefix("compose/").removesuffix(".yaml.j2") for path in templates if path.count("/") == 1]
+    return "there is one for " + ", ".join(sorted(name for name in names if "/" not in name and name != "base"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _images(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
+    """The build context of every image that is ours, as it stands."""
+    found: dict[str, str] = {}
+    for service in plan.services:
+        prefix = f"images/{service.name}/"
+        files = {path: text for path, text in templates.items() if path.startswith(prefix)}
+        if service.build and f"{prefix}Dockerfile" not in files:
+            raise ActionError(f"templates/{prefix}Dockerfile is missing: reinstall cfscale")
+        found.update(files if service.build else {})
+    return found

@@ -1,0 +1,1 @@
+"""The loops that join the core to adapters, through the Protocols declared in ``runtime.ports``."""

@@ -1,0 +1,86 @@
+"""Shared fixtures: the catalogue, and the command line run in-process.
+
+A test marked ``engine`` is skipped, with the reason, where no Docker engine with the compose plugin and the local test
+images answers. In CI that is a failure: a skip would hide a hole.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from cfscale.adapters.assets import load_catalogue
+from cfscale.cli.main import run
+from cfscale.core.tier import Catalogue
+
+# a busy machine is no defect: examples have no deadline, and the same ones are tried everywhere
+hypothesis.settings.register_profile("cfscale", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("cfscale")
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = (
+    "haproxy:3.0",
+    "valkey/valkey:8.1",
+    "python:3.13-slim",
+    "cfscale/demo-worker:1",
+    "cfscale/coordinator:3.43.0",
+    "cfscale/agents:2.21.0",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command printed and returned."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@cache
+def engine_problem() -> str | None:
+    """Why engine tests cannot run here, or None."""
+    if shutil.which("docker") is None:
+        return "no docker client: run tests/e2e/engine.sh start"
+    for argv, remedy in (
+        (["docker", "info"], "no Docker engine answers: run tests/e2e/engine.sh start"),
+        (["docker", "compose", "version"], "no compose plugin: run tests/e2e/engine.sh start"),
+        (["docker", "image", "inspect", *IMAGES], "local test images are missing: run tests/e2e/images.sh"),
+    ):
+        if subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode != 0:
+            return remedy
+    return None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("engine") and (problem := engine_problem()):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    return load_catalogue()
+
+
+@pytest.fixture
+def cfscale(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., Result]:
+    """Run a command line in a directory and state of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CFSCALE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def call(*argv: str) -> Result:
+        capsys.readouterr()
+        code = run(argv)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call

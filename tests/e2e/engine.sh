@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# The Docker engine of the end-to-end tests: engine.sh start|stop|status
+#
+# An engine that answers already is used as it is, and never stopped. Else Debian's is installed and started in the
+# background; its process id and its log are kept in the cache directory.
+set -euo pipefail
+# shellcheck source=tests/e2e/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+record="$cache/dockerd.pid" # "process id" "start time": an id alone may belong to another program by now
+log="$cache/dockerd.log"
+plugins=/usr/local/lib/docker/cli-plugins
+seconds=60
+
+answers() { docker info >/dev/null 2>&1; }
+
+# The start time of a process (field 22 of its stat); fails where it has ended, reaped by its parent or not.
+started() {
+  local stat fields
+  stat="$(cat "/proc/$1/stat" 2>/dev/null)" || return 1
+  read -ra fields <<<"${stat##*) }" # behind the name, which may hold blanks
+  [ "${fields[0]}" != Z ] && printf '%s\n' "${fields[19]}"
+}
+
+# Print the id of the dockerd that this script started, if it still runs.
+own_pid() {
+  local pid since
+  read -r pid since 2>/dev/null <"$record" || return 1
+  [ -n "${since:-}" ] && [ "$(started "$pid")" = "$since" ] && printf '%s\n' "$pid"
+}
+
+install_engine() {
+  local need=()
+  command -v dockerd >/dev/null || need+=(docker.io)
+  command -v iptables >/dev/null || need+=(iptables)
+  if [ ${#need[@]} -gt 0 ]; then install_packages "${need[@]}"; fi
+  # From Debian 13 on the client is a package of its own.
+  command -v docker >/dev/null || install_packages docker-cli
+}
+
+launch() {
+  [ "$(id -u)" = 0 ] || die "no engine answers, and root is needed to start one"
+  # A session of its own, so that neither a closed terminal nor Ctrl-C in the caller ends it; the lock stays here.
+  setsid nohup dockerd >"$log" 2>&1 </dev/null 9>&- &
+  printf '%s %s\n' "$!" "$(started "$!")" >"$record"
+}
+
+await() {
+  local end=$((SECONDS + seconds))
+  until answers; do
+    if ! own_pid >/dev/null || [ "$SECONDS" -ge "$end" ]; then
+      tail -n 20 "$log" >&2
+      stop
+      die "dockerd does not answer; its log is above"
+    fi
+    sleep 0.2
+  done
+}
+
+# Compose and buildx are static programs: those of a newer Debian run on any. Their packages come through an apt state
+# of its own, so that the machine's package lists stay as they are.
+install_compose() {
+  local suite
+  for suite in sid trixie; do
+    if fetch_plugins "$suite" && docker compose version >/dev/null 2>&1; then return; fi
+    say "no usable Compose in $suite"
+  done
+  die "Compose v2 could not be installed"
+}
+
+fetch_plugins() {
+  [ "$(id -u)" = 0 ] || die "root is needed to install Compose"
+  local debs="$cache/debs/$1" tree package
+  mkdir -p "$debs"
+  if ! compgen -G "$debs/docker-compose_*.deb" >/dev/null || ! compgen -G "$debs/docker-buildx_*.deb" >/dev/null; then
+    say "fetching Compose from $1"
+    (cd "$debs" && foreign_apt "$1" update && foreign_apt "$1" download docker-compose docker-buildx) >/dev/null || return 1
+  fi
+  tree="$(mktemp -d)"
+  for package in "$debs"/*.deb; do dpkg-deb --extract "$package" "$tree" || rm -f "$package"; done
+  install -D -m 755 -t "$plugins" "$tree"/usr/libexec/docker/cli-plugins/*
+  rm -rf "$tree"
+}
+
+foreign_apt() {
+  local state="$cache/apt/$1" suite="$1" uri
+  shift
+  uri="$(debian_mirror)" || return 1
+  mkdir -p "$state"/{lists/partial,archives/partial,none}
+  touch "$state/status"
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite" >"$state/sources.list"
+  # sid is dated, and a machine with a clock ahead of its mirror would reject it.
+  apt-get -qq -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts="$state/none" \
+    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts="$state/none" \
+    -o Dir::State::lists="$state/lists" -o Dir::State::status="$state/status" -o Dir::Cache::archives="$state/archives" \
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Acquire::Languages=none \
+    -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false -o APT::Sandbox::User=root "$@"
+}
+
+start() {
+  exec 9>"$cache/engine.lock"
+  flock 9 # two test runs may come at once; one of them starts the engine, the other finds it
+  if ! answers; then
+    install_engine
+    answers || { launch && await; }
+  fi
+  docker compose version >/dev/null 2>&1 || install_compose
+  status
+}
+
+stop() {
+  local pid end=$((SECONDS + seconds))
+  if ! pid="$(own_pid)"; then
+    say "no engine of this script runs"
+    return
+  fi
+  kill "$pid"
+  while own_pid >/dev/null; do
+    [ "$SECONDS" -lt "$end" ] || die "dockerd (process $pid) did not end within $seconds s"
+    sleep 0.2
+  done
+  rm -f "$record"
+}
+
+status() {
+  answers || die "no engine answers"
+  local owner=another
+  if own_pid >/dev/null; then owner="this script's"; fi
+  printf 'engine %s (%s), compose %s\n' "$(docker version --format '{{.Server.Version}}')" "$owner" \
+    "$(docker compose version --short 2>/dev/null || echo missing)"
+}
+
+case "${1:-}" in
+  start | stop | status) "$1" ;;
+  *) die "usage: engine.sh start|stop|status" ;;
+esac

@@ -1,0 +1,82 @@
+"""The whole path with the demo worker, as ``make demo`` runs it, on both engines: grow, shrink, nothing lost, nothing left."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DEMO = ROOT / "examples" / "demo"
+
+
+def run_demo(engine: str, tmp_path: Path) -> str:
+    """The output of the demo; its temporary files go below ``tmp_path``."""
+    done = subprocess.run(
+        [sys.executable, str(DEMO / "run.py"), "--engine", engine],
+        env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    sys.stdout.write(done.stdout + done.stderr)
+    assert done.returncode == 0
+    return done.stdout
+
+
+def counts(output: str) -> list[int]:
+    return [int(word) for word in re.findall(r"\d+", output.split("agents ready over time:")[1].splitlines()[0])]
+
+
+@pytest.mark.process
+def test_the_demo_on_local_processes(tmp_path: Path) -> None:
+    output = run_demo("process", tmp_path)
+
+    assert max(counts(output)) > 1
+    assert counts(output)[-1] == 1
+    assert " 0 lost" in output
+    assert not _commands_naming("worker.py", str(DEMO))
+
+
+@pytest.mark.engine
+def test_the_demo_on_compose(tmp_path: Path) -> None:
+    output = run_demo("compose", tmp_path)
+
+    assert max(counts(output)) > 1
+    assert counts(output)[-1] == 1
+    assert " 0 lost" in output
+    assert left_behind("demo") == []
+
+
+def left_behind(project: str) -> list[str]:
+    """Containers and networks of a project that are still there."""
+    label = f"label=com.docker.compose.project={project}"
+    found = []
+    for kind in (["ps", "--all", "--quiet"], ["network", "ls", "--quiet"]):
+        found += subprocess.run(
+            ["docker", *kind, "--filter", label], capture_output=True, text=True, timeout=60, check=True
+        ).stdout.split()
+    return found
+
+
+def _commands_naming(word: str, directory: str) -> list[str]:
+    """Command lines of processes that run this script from this directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text().replace("\0", " ")
+            if word in command and str((process / "cwd").resolve()) == directory:
+                found.append(command)
+        except OSError:
+            continue
+    return found
+
+
+def journal_of(state: Path) -> list[dict[str, object]]:
+    """The journal of a state directory, oldest first."""
+    return [json.loads(line) for line in (state / "journal.jsonl").read_text().splitlines()]
