@@ -33,8 +33,9 @@ def main() -> None:
 
 
 def cpu_seconds(argv: list[str], cwd: str) -> float:
-    """CPU seconds by rusage of exactly this child (os.times has 10 ms ticks)."""
-    with subprocess.Popen(argv, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+    """CPU seconds by rusage of exactly this child (os.times has 10 ms ticks), with compiled modules as pip leaves them."""
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with subprocess.Popen(argv, cwd=cwd, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:

@@ -48,7 +48,8 @@ class Service:
 
     ``command`` empty means the image's own; ``env`` values are literal. ``publish`` is ``host:port`` or
     ``host:first-last`` on the machine that runs it. ``routes`` are the path prefixes the balancer sends here.
-    ``build`` says that the image is ours and its Dockerfile is rendered under ``images/NAME/``.
+    ``one_writer`` says that the replicas share files which only one of them may write: the balancer sends everything
+    to one of them, and to another once that one is down. ``build`` says that the image is ours and its Dockerfile is rendered under ``images/NAME/``.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Service:
     publish: str | None = None
     routes: tuple[str, ...] = ()
     sticky_header: str | None = None
+    one_writer: bool = False
     stop_grace_seconds: float = 10.0
     build: bool = False
 

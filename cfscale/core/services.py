@@ -87,6 +87,7 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
         publish=_published(override.publish or kind.publish, replicas, name),
         routes=tuple(kind.routes if override.routes is None else override.routes),
         sticky_header=override.sticky_header or kind.sticky_header,
+        one_writer=kind.one_writer and override.image is None,
         stop_grace_seconds=duration(override.stop_grace, kind.stop_grace, f"services.{name}.stop_grace"),
         build=kind.build and override.image is None,
     )

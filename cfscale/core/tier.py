@@ -98,6 +98,7 @@ class ServiceKind(Struct, frozen=True, forbid_unknown_fields=True):
     command: list[str] = []
     routes: list[str] = []
     sticky_header: str | None = None
+    one_writer: bool = False
     publish: str | None = None
 
 

@@ -87,6 +87,7 @@ class Backend:
     fast_interval: str
     fall: int
     rise: int
+    one_writer: bool
     sticky_header: str | None
     sticky_for: str
 
@@ -264,6 +265,7 @@ def _backend(plan: DeploymentPlan, service: Service) -> Backend:
         fast_interval=_milliseconds(min(1.0, health.interval_seconds)),
         fall=health.fall,
         rise=health.rise,
+        one_writer=service.one_writer,
         sticky_header=service.sticky_header,
         sticky_for=_milliseconds(plan.settings.session_timeout_seconds),
     )

@@ -77,7 +77,7 @@ class FakeDocker:
         return tuple(self.containers.values())
 
     def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
-        return self.left + (("volume kept",) if volumes and self.left else ())
+        return tuple(f"{what} of {project}" for what in (*self.left, *(["volume"] if volumes and self.left else [])))
 
     def stop(self, container: str, grace_seconds: float) -> None:
         self.stopped.append((container, grace_seconds))
@@ -142,10 +142,10 @@ def test_settings_for_other_projects_do_not_reach_compose(
     tmp_path: Path, command: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = command("env | grep '^COMPOSE_' >> $(dirname $0)/../said; exit 0")
-    monkeypatch.setenv("COMPOSE_FILE", "/etc/other.yaml")
-    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "other")
+    monkeypatch.setenv("COMPOSE_FILE", "/etc/elsewhere.yaml")
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", "elsewhere")
     ComposeEngine(PLAN, tmp_path, FakeDocker()).down(volumes=False)
-    assert "other" not in said.read_text()
+    assert "elsewhere" not in said.read_text()
 
 
 def test_a_failure_is_told_in_the_line_that_says_why(tmp_path: Path, command: Callable[[str], Path]) -> None:
@@ -173,9 +173,12 @@ def test_without_the_docker_client_the_remedy_is_named(tmp_path: Path, monkeypat
         ComposeEngine(PLAN, tmp_path, FakeDocker()).up({})
 
 
-def test_a_client_that_cannot_be_run_is_out_of_reach(tmp_path: Path, command: Callable[[str], Path]) -> None:
+def test_a_client_that_cannot_be_run_is_out_of_reach(
+    tmp_path: Path, command: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     command("")
     (tmp_path / "bin" / "docker").write_bytes(b"\x7fELF")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with pytest.raises(UnavailableError, match="cannot be run"):
         ComposeEngine(PLAN, tmp_path, FakeDocker()).up({})
 
@@ -244,8 +247,8 @@ def test_a_shrink_without_victims_only_counts(tmp_path: Path) -> None:
 def test_what_down_leaves_behind_is_named(tmp_path: Path, command: Callable[[str], Path]) -> None:
     said = command("exit 0")
     docker = FakeDocker()
-    docker.left = ("network x_app",)
-    with pytest.raises(ActionError, match="left network x_app, volume kept"):
+    docker.left = ("network",)
+    with pytest.raises(ActionError, match=f"left network of {PROJECT}, volume of {PROJECT}"):
         ComposeEngine(PLAN, tmp_path, docker).down(volumes=True)
     assert "--volumes" in said.read_text().split()
 
@@ -394,7 +397,7 @@ def test_growth_without_an_image_is_a_failed_action(lab: Lab, tmp_path: Path) ->
     lab.engine.up({"agents": 1})
     manifest = tmp_path / "compose.yaml"
     manifest.write_text(MANIFEST.replace("python:3.13-slim", "cfscale/no-such-image:0"))
-    with pytest.raises(ActionError, match="docker compose up failed: .*no-such-image"):
+    with pytest.raises(ActionError, match=r"docker compose up failed: .*no-such-image"):
         lab.engine.grow(lab.plan.service("agents"), 3)
     manifest.write_text(MANIFEST)
     assert len(lab.of("agents")) == 1
@@ -423,10 +426,10 @@ def test_fault_14_a_fork_storm_is_measured_within_a_point_of_the_kernels_own_acc
     lab.engine.up({"agents": 1})
     (storm,) = lab.of("agents")
     (first,) = lab.engine.usage([storm])
-    begin = kernel_account(lab, storm)
+    begin = kernel_account(storm)
     threading.Event().wait(2.0)
     (usage,) = lab.engine.usage([storm])
-    end = kernel_account(lab, storm)
+    end = kernel_account(storm)
     truth = (end[1] - begin[1]) / (end[0] - begin[0])
     assert first.quality is Quality.WARMING
     assert (usage.source, usage.quality) == ("cgroup", Quality.OK)
@@ -435,11 +438,12 @@ def test_fault_14_a_fork_storm_is_measured_within_a_point_of_the_kernels_own_acc
     assert usage.cpu_limit_cores == 0.5
 
 
-def kernel_account(lab: Lab, replica: Replica) -> tuple[float, float]:
-    """(moment, CPU seconds) as the container itself reads them, on v1 or v2."""
-    script = "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || awk '/usage_usec/{print $2*1000}' /sys/fs/cgroup/cpu.stat"
-    text = lab.docker.execute(replica.id, ["sh", "-c", script])
-    return time.monotonic(), int(text) / 1e9
+def kernel_account(replica: Replica) -> tuple[float, float]:
+    """(moment, CPU seconds) from the files that the container itself sees, on v1 or v2."""
+    own = Path(f"/proc/{replica.pid}/root/sys/fs/cgroup")
+    v1 = own / "cpuacct" / "cpuacct.usage"
+    text, moment = (v1 if v1.exists() else own / "cpu.stat").read_text(), time.monotonic()
+    return moment, int(text) / 1e9 if v1.exists() else int(text.split()[1]) / 1e6
 
 
 # --- a balancer in front

@@ -4,17 +4,17 @@ import gzip
 import json
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfscale.adapters.probes.ask import ask, probe_once
+from cfscale.adapters.probes.ask import LATE_SECONDS, ask, probe_once
 from cfscale.adapters.probes.http import Response, judge, request
-from cfscale.adapters.probes.network import Network, forbidden
+from cfscale.adapters.probes.network import Network, Wire, forbidden
 from cfscale.adapters.probes.url import parse_target, parse_targets
 from cfscale.core.health import Attempt, State, Target
 from cfscale.core.plan import Health, HealthKind
@@ -34,9 +34,12 @@ def answered(serve: Serve, target: Callable[[int], Target], network: Callable[[]
     """What a target says that ``serve`` plays on loopback."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            await serve(reader, writer)
-        writer.close()
+        try:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                await serve(reader, writer)
+            writer.close()
+        except asyncio.CancelledError:
+            writer.transport.abort()
 
     async def main() -> Attempt:
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
@@ -48,6 +51,7 @@ def answered(serve: Serve, target: Callable[[int], Target], network: Callable[[]
             for task in rest:
                 task.cancel()
             await asyncio.gather(*rest, return_exceptions=True)
+            await server.wait_closed()
 
     return asyncio.run(main())
 
@@ -89,7 +93,7 @@ def full_backlog() -> Iterator[int]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
         for waiting in (first, second):
-            waiting.setblocking(False)
+            waiting.settimeout(0)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
 
@@ -134,11 +138,11 @@ async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await asyncio.sleep(SHORT / 10)
 
 
-@pytest.mark.parametrize("serve", [never, drip])
-@pytest.mark.parametrize("scheme", ["http", "redis", "jsonrpc+http"])
+@pytest.mark.parametrize(
+    ("serve", "scheme"),
+    [(never, "http"), (never, "redis"), (never, "jsonrpc+http"), (drip, "http"), (drip, "jsonrpc+http")],
+)
 def test_the_deadline_covers_the_whole_answer(serve: Serve, scheme: str) -> None:
-    if scheme == "redis" and serve is drip:
-        pytest.skip("a line of this answer comes whole")
     attempt = answered(serve, lambda port: url(f"{scheme}://127.0.0.1:{port}", SHORT))
 
     assert (attempt.state, attempt.reason) == (State.DOWN, "connected, but no whole answer within 0.3 s")
@@ -460,12 +464,9 @@ def test_a_rate_limited_coordinator_is_degraded() -> None:
     coordinator = Coordinator(FRESH)
     coordinator.status = "429 Too Many Requests"
 
-    assert coordinator.probed() == replace(
-        coordinator.probed(),
-        state=State.DEGRADED,
-        reason="rate limited",
-        latency_seconds=pytest.approx(0, abs=GENEROUS),
-    )
+    attempt = coordinator.probed()
+
+    assert (attempt.state, attempt.reason) == (State.DEGRADED, "rate limited")
 
 
 def test_a_rate_limit_inside_the_protocol_is_degraded_too() -> None:
@@ -562,7 +563,7 @@ def test_the_next_address_of_a_name_is_tried() -> None:
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOBUFS])
 def test_faults_of_this_host_are_unknown(code: int) -> None:
     class Broken(Network):
-        async def connect(self, target: Target, addresses: list[str]) -> object:  # type: ignore[override]
+        async def connect(self, _target: Target, _addresses: list[str]) -> Wire:
             raise OSError(code, "x")
 
     async def main() -> Attempt:
@@ -571,10 +572,15 @@ def test_faults_of_this_host_are_unknown(code: int) -> None:
     assert asyncio.run(main()).state is State.UNKNOWN
 
 
-def test_a_deadline_noticed_far_too_late_is_the_fault_of_this_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cfscale.adapters.probes.ask.LATE_SECONDS", -1.0)
+def test_a_deadline_noticed_far_too_late_is_the_fault_of_this_host() -> None:
+    async def main(port: int) -> Attempt:
+        question = asyncio.create_task(ask(url(f"http://127.0.0.1:{port}/", SHORT), Network()))
+        await asyncio.sleep(0)
+        time.sleep(SHORT + LATE_SECONDS + 0.2)  # what SIGSTOP or a blocked event loop does
+        return await question
+
     with full_backlog() as port:
-        attempt = asked(url(f"http://127.0.0.1:{port}/", SHORT))
+        attempt = asyncio.run(main(port))
 
     assert attempt.state is State.UNKNOWN
 
@@ -589,7 +595,7 @@ def test_a_thousand_healthy_targets_at_once_are_all_up() -> None:
         def monotonic(self) -> float:
             return 0.0
 
-        def wait(self, seconds: float) -> bool:
+        def wait(self, _seconds: float) -> bool:
             return False
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -693,13 +699,11 @@ def test_a_password_in_a_url_is_used_and_never_shown() -> None:
 
 @given(st.text(max_size=80))
 def test_any_text_is_a_target_or_an_input_error(text: str) -> None:
-    try:
+    with suppress(InputError):
         target = url("http://" + text)
-    except InputError as error:
-        assert "\n" not in str(error)
-    else:
+
         assert 1 <= target.port <= 65535
-        assert b"\r\n\r\n" in request("GET", target.health.path, target)
+        assert request("GET", target.health.path, target).count(b"\r\n\r\n") == 1
 
 
 def test_target_files_take_comments_and_name_a_bad_line() -> None:

@@ -92,7 +92,7 @@ def _coordinator(copies: int) -> Service:
         memory_request_bytes=2 * GIB,
         memory_limit_bytes=2 * GIB,
         routes=("/rpc", "/mcp", "/info"),
-        sticky_header="mcp-session-id",
+        one_writer=True,
         stop_grace_seconds=30.0,
         build=True,
     )

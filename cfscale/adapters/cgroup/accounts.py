@@ -39,15 +39,15 @@ class Limits:
 
 def cpu(files: Files, folders: Folders) -> Cpu:
     """CPU time and quota periods; v1 accounting where there is any, else the unified hierarchy."""
-    stat = _table(_read(files, folders, "cpu" if "cpu" in folders else V2, "cpu.stat"))
-    return Cpu(_cpu_seconds(files, folders), stat.get("nr_periods", 0), stat.get("nr_throttled", 0))
+    stat = _read(files, folders, "cpu" if "cpu" in folders else V2, "cpu.stat")
+    return Cpu(_cpu_seconds(files, folders), _value(stat, "nr_periods") or 0, _value(stat, "nr_throttled") or 0)
 
 
 def _cpu_seconds(files: Files, folders: Folders) -> float | None:
     nanoseconds = _number(_read(files, folders, "cpuacct", "cpuacct.usage"))
     if nanoseconds is not None:
         return nanoseconds / 1e9
-    microseconds = _table(_read(files, folders, V2, "cpu.stat")).get("usage_usec")
+    microseconds = _value(_read(files, folders, V2, "cpu.stat"), "usage_usec")
     return None if microseconds is None else microseconds / 1e6
 
 
@@ -55,21 +55,21 @@ def memory(files: Files, folders: Folders) -> Memory:
     """Memory in use and processes killed for want of it."""
     if "memory" in folders:
         used = _number(_read(files, folders, "memory", "memory.usage_in_bytes"))
-        stat = _table(_read(files, folders, "memory", "memory.stat"))
-        events = _table(_read(files, folders, "memory", "memory.oom_control"))
-        return _memory(used, stat.get("total_inactive_file"), stat.get("total_active_file", 0), events)
+        stat = _read(files, folders, "memory", "memory.stat")
+        kills = _value(_read(files, folders, "memory", "memory.oom_control"), "oom_kill")
+        return _memory(used, _value(stat, "total_inactive_file"), _value(stat, "total_active_file") or 0, kills or 0)
     used = _number(_read(files, folders, V2, "memory.current"))
-    stat = _table(_read(files, folders, V2, "memory.stat"))
-    events = _table(_read(files, folders, V2, "memory.events"))
-    reclaimable = stat.get("active_file", 0) + stat.get("slab_reclaimable", 0)
-    return _memory(used, stat.get("inactive_file"), reclaimable, events)
+    stat = _read(files, folders, V2, "memory.stat")
+    kills = _value(_read(files, folders, V2, "memory.events"), "oom_kill")
+    reclaimable = (_value(stat, "active_file") or 0) + (_value(stat, "slab_reclaimable") or 0)
+    return _memory(used, _value(stat, "inactive_file"), reclaimable, kills or 0)
 
 
-def _memory(used: int | None, inactive: int | None, reclaimable: int, events: Mapping[str, int]) -> Memory:
+def _memory(used: int | None, inactive: int | None, reclaimable: int, oom_kills: int) -> Memory:
     if used is None or inactive is None:
-        return Memory(None, 0, events.get("oom_kill", 0))
+        return Memory(None, 0, oom_kills)
     working_set = max(0, used - inactive)
-    return Memory(working_set, min(reclaimable, working_set), events.get("oom_kill", 0))
+    return Memory(working_set, min(reclaimable, working_set), oom_kills)
 
 
 def limits(files: Files, folders: Folders, cores: int) -> Limits:
@@ -77,7 +77,7 @@ def limits(files: Files, folders: Folders, cores: int) -> Limits:
     candidates = (_quota(files, folders), _cpuset(files, folders, cores))
     lowest = min((limit for limit in candidates if limit is not None), default=None)
     if "memory" in folders:
-        ceiling = _table(files.read_once(folders["memory"], "memory.stat")).get("hierarchical_memory_limit")
+        ceiling = _value(_once(files, folders, "memory", "memory.stat"), "hierarchical_memory_limit")
     else:
         ceiling = _number(_once(files, folders, V2, "memory.max"))
     return Limits(lowest, None if ceiling is None or ceiling >= _NO_LIMIT else ceiling)
@@ -125,7 +125,9 @@ def _number(text: str | None) -> int | None:
         return None
 
 
-def _table(text: str | None) -> dict[str, int]:
-    """``name value`` lines; a line that is none is left out."""
-    pairs = (line.split() for line in (text or "").splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) > 1 and pair[1].isdigit()}
+def _value(text: str | None, name: str) -> int | None:
+    """The number behind a name in lines of ``name number``; looked for in place, for there are many lines."""
+    if text is None:
+        return None
+    _, found, rest = f"\n{text}".partition(f"\n{name} ")
+    return _number(rest.partition("\n")[0]) if found else None

@@ -49,7 +49,7 @@ frontend front
 """
 _BACKEND = """
 backend {name}
-    balance leastconn
+    balance {algorithm}
 {sticky}    server-template {name}- 1-{slots} 127.0.0.1:1 disabled
 """
 _STICKY = """\
@@ -95,6 +95,11 @@ def require_plain(plan: DeploymentPlan) -> None:
             raise InputError(f"services.{service.name}.sticky_header: {service.sticky_header!r} is not a header's name")
 
 
+def _algorithm(service: Service) -> str:
+    """Least connections; where only one replica may write, always the same one that is ready."""
+    return "hash str(one)\n    hash-type consistent" if service.one_writer else "leastconn"
+
+
 def _require_path(path: str, where: str) -> None:
     if _ROUTE.fullmatch(path) is None:
         raise InputError(f"{where}: {path!r} is not a plain path such as /api")
@@ -110,7 +115,9 @@ def render(plan: DeploymentPlan, socket_path: Path) -> str:
     for service in routed(plan):
         expire, header = plan.settings.session_timeout_seconds, service.sticky_header
         sticky = _STICKY.format(expire=expire, header=header) if header else ""
-        lines += _BACKEND.format(name=service.name, sticky=sticky, slots=slot_count(service))
+        lines += _BACKEND.format(
+            name=service.name, sticky=sticky, slots=slot_count(service), algorithm=_algorithm(service)
+        )
     return lines
 
 
