@@ -20,7 +20,6 @@ from cfscale.cli.options import (
     Users,
     load_plan,
 )
-from cfscale.cli.scale import Clock
 from cfscale.core.health import Report, Target, exit_code, nagios_code
 from cfscale.core.workload import duration
 from cfscale.errors import InputError, UnavailableError
@@ -144,22 +143,23 @@ async def until_up(targets: "Targets", seconds: float) -> Report:
     """Probe until all is alive or the time is over; the last report either way."""
     from cfscale.runtime.probing import until_healthy
 
-    return await until_healthy(_survey(Clock()), targets, seconds=seconds)
+    return await until_healthy(_survey(), targets, seconds=seconds)
 
 
-def _survey(clock: Clock) -> "Survey":
+def _survey() -> "Survey":
     """How targets are asked; good for one event loop."""
     from cfscale.adapters.probes.ask import ask
     from cfscale.adapters.probes.network import Network
+    from cfscale.cli.scale import Clock
     from cfscale.runtime.probing import Survey
 
-    return Survey(partial(ask, network=Network()), clock)
+    return Survey(partial(ask, network=Network()), Clock())
 
 
 def _queue_secret(deployment: "Deployment") -> dict[str, str]:
     """The queue's password where this user may read it; without it, being asked for one is proof of life."""
     try:
-        return {"queue": deployment.queue_password.read_text(encoding="utf-8").rstrip("\n")}
+        return {"queue": deployment.queue_password.read_text(encoding="utf-8").rstrip("\r\n")}
     except OSError:
         return {}
 
@@ -175,7 +175,7 @@ def _urls(
         return ()
     from cfscale.adapters.probes.url import parse_target, parse_targets
 
-    password = None if password_file is None else _read(password_file).rstrip("\n")
+    password = None if password_file is None else _read(password_file).rstrip("\r\n")
     found = [parse_target(word, timeout_seconds=timeout, password=password) for word in words]
     if targets_file is not None:
         lines = _read(targets_file).split("\n")
@@ -221,7 +221,7 @@ def _once(source: "Targets", output: Format, fail_on: Failing) -> int:
     import asyncio
 
     targets = source()
-    report = asyncio.run(_survey(Clock()).round(targets)).report
+    report = asyncio.run(_survey().round(targets)).report
     _print(report, output, fail_on)
     return nagios_code(report) if output is Format.NAGIOS else _code(report, fail_on)
 
@@ -260,7 +260,7 @@ class _Pace:
 
 
 def _watch(source: "Targets", pace: _Pace, output: Format, fail_on: Failing) -> int:
-    """Rounds until the time is over or a signal comes; the exit code is that of the last round."""
+    """Rounds until the time is over; the exit code is that of the last. A signal breaks off: nothing is half done."""
     from cfscale.runtime.probing import watch
 
     if output not in (Format.TABLE, Format.JSON):
@@ -268,9 +268,9 @@ def _watch(source: "Targets", pace: _Pace, output: Format, fail_on: Failing) -> 
     slowest = max(target.health.timeout_seconds for target in source())
     if slowest >= pace.interval_seconds:
         raise InputError(f"one answer may take {slowest:g} s: give an --interval above that, or a shorter --timeout")
-    clock, code = Clock(), 0
-    with clock.listening(), verdicts.printer(as_json=output is Format.JSON) as show:
-        for report in watch(_survey(clock), source, interval_seconds=pace.interval_seconds, seconds=pace.seconds):
+    code = 0
+    with verdicts.printer(as_json=output is Format.JSON) as show:
+        for report in watch(_survey(), source, interval_seconds=pace.interval_seconds, seconds=pace.seconds):
             show(report)
             code = _code(report, fail_on)
-    return code if clock.signal is None else 128 + clock.signal
+    return code

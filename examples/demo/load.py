@@ -4,7 +4,9 @@ The targets may change while it runs: where no balancer is there, it spreads ove
 A connection is used for one request only, so that no request ever meets one that its server has just closed.
 """
 
+import argparse
 import http.client
+import sys
 import threading
 import time
 from collections import Counter
@@ -96,3 +98,21 @@ class Load:
             else:
                 self.report.lost += 1
                 self.report.reasons[outcome] += 1
+
+
+def main() -> int:
+    """``load.py HOST:PORT PATH --rate N --seconds N``: print the report; exit 1 where a request was lost."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("target", metavar="HOST:PORT")
+    parser.add_argument("path")
+    parser.add_argument("--rate", type=float, default=20.0, help="requests a second")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    options = parser.parse_args()
+    load = Load(lambda: [options.target], options.path, rate=options.rate, seconds=options.seconds)
+    report = load.start().wait()
+    print(report.line())
+    return 1 if report.lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -297,6 +297,12 @@ def test_a_process_whose_place_cannot_be_told_is_left_out(membership: str, labs:
     assert lab.read() is None
 
 
+def test_a_container_beside_the_part_that_is_mounted_here_is_left_out(labs: Labs) -> None:
+    lab = labs("v2-nested")
+    (lab.root / "proc/100/cgroup").write_text(f"0::/docker/{ID}")
+    assert lab.read() is None
+
+
 def test_without_a_process_there_is_nothing_to_read(labs: Labs) -> None:
     assert labs("v2-systemd").reader.read((container(pid=None), container("e" * 64, pid=999))) == ()
 

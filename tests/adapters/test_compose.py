@@ -416,6 +416,15 @@ def test_a_paused_container_is_paused_and_has_no_usage(lab: Lab) -> None:
         subprocess.run(["docker", "unpause", one.id], check=True, capture_output=True, timeout=30)
 
 
+@pytest.mark.engine
+def test_a_deployment_whose_manifest_is_lost_is_taken_down_by_its_labels(lab: Lab, tmp_path: Path) -> None:
+    lab.engine.up({"agents": 1})
+    (tmp_path / "compose.yaml").unlink()
+    lab.engine.down(volumes=False)
+    assert lab.engine.replicas() == ()
+    assert lab.docker.leftovers(PROJECT, volumes=False) == ()
+
+
 STORM = "while :; do /bin/true; done"
 
 

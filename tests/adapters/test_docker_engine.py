@@ -3,6 +3,7 @@ import json
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,18 +76,23 @@ def test_fault_1_a_socket_without_listener_is_no_daemon(path: Path, engine: Dock
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_fault_1_a_socket_of_others_names_the_group_docker(path: Path, engine: DockerEngine) -> None:
-    with serving(path, {}):
-        path.chmod(0o600)
-        path.parent.chmod(0o755)
-        for parent in path.parents[1:4]:
-            parent.chmod(parent.stat().st_mode | 0o055)
-        os.seteuid(65534)
-        try:
-            with pytest.raises(UnavailableError, match="join the group docker, or set DOCKER_HOST"):
-                engine.identity()
-        finally:
-            os.seteuid(0)
+def test_fault_1_a_socket_of_others_names_the_group_docker(
+    monkeypatch: pytest.MonkeyPatch, engine: DockerEngine
+) -> None:
+    import docker  # noqa: F401 - read while it may be read
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "docker.sock"
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+        with serving(path, {}):
+            path.chmod(0o600)
+            os.seteuid(65534)
+            try:
+                with pytest.raises(UnavailableError, match="join the group docker, or set DOCKER_HOST"):
+                    engine.identity()
+            finally:
+                os.seteuid(0)
 
 
 def test_fault_2_a_daemon_that_never_answers_is_given_up(path: Path, engine: DockerEngine) -> None:
@@ -114,6 +120,17 @@ def test_fault_3_the_next_question_is_answered_again(path: Path, engine: DockerE
 def test_fault_4_a_container_removed_after_the_list_is_left_out(path: Path, engine: DockerEngine) -> None:
     with serving(path, {"/containers/json": json_answer([listed()]), f"{ID}/json": not_found}):
         assert replicas(engine) == ()
+
+
+def test_fault_1_nobody_at_a_tcp_address_is_said(monkeypatch: pytest.MonkeyPatch, engine: DockerEngine) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    with pytest.raises(UnavailableError, match=r"Connection refused.*set DOCKER_HOST"):
+        engine.identity()
+
+
+def test_a_container_without_a_name_is_called_by_its_id(path: Path, engine: DockerEngine) -> None:
+    with serving(path, listing(listed("removing", "Removal In Progress", Names=None))):
+        assert only(engine).name == "c0ffeec0ffee"
 
 
 def test_a_container_is_a_replica(path: Path, engine: DockerEngine) -> None:
@@ -432,7 +449,8 @@ def test_a_command_in_a_real_container(real: DockerEngine) -> None:
         real.execute(container, ["bash", "-c", "echo err >&2; exit 3"])
     impatient = DockerEngine(timeout_seconds=0.5)
     try:
-        with pytest.raises(UnavailableError, match="does not answer in time"):
-            impatient.execute(container, ["sleep", "60"])
+        for endless in ("sleep 60", "while echo on; do sleep 0.1; done"):
+            with pytest.raises(UnavailableError, match="does not answer in time"):
+                impatient.execute(container, ["sh", "-c", endless])
     finally:
         impatient.close()

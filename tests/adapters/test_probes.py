@@ -402,6 +402,8 @@ class Coordinator:
         self.calls: list[str] = []
         self.status = "200 OK"
         self.error: dict[str, object] | None = None
+        self.refusal = ""
+        self.failing = False
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -415,12 +417,14 @@ class Coordinator:
     def reply(self, method: str) -> dict[str, object]:
         if self.error is not None:
             return {"error": self.error}
+        if method == "initialize" and self.refusal:
+            return {"error": {"code": -32603, "message": self.refusal}}
         if method == "initialize":
             self.initialized = True
             return {"result": {"protocolVersion": "2025-11-25"}}
         if not self.initialized:
             return {"error": {"code": -32002, "message": "Server not initialized"}}
-        return {"result": {"content": [{"type": "text", "text": json.dumps(self.health)}], "isError": False}}
+        return {"result": {"content": [{"type": "text", "text": json.dumps(self.health)}], "isError": self.failing}}
 
     def probed(self) -> Attempt:
         return answered(self.serve, lambda port: url(f"jsonrpc+http://127.0.0.1:{port}/rpc"))

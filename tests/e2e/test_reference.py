@@ -14,18 +14,18 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.test_demo import journal_of, left_behind
 
-sys.path.insert(0, str(ROOT / "examples" / "demo"))
-
 pytestmark = pytest.mark.engine
 
+NAME = "cfscale-e2e-reference"
 PORT = 18180
 PROFILE = f"""
-name: cfscale-e2e-reference
+# The reference workload with short windows; everything else comes from the catalogue.
+name: {NAME}
 users: 6
 agents: 60
 tasks: 60
 services:
-  coordinator: {{health: {{kind: jsonrpc, path: /health, rpc_path: /rpc, interval: 2s, start_period: 60s}}}}
+  coordinator: {{health: {{interval: 2s, start_period: 60s}}}}
   agents:
     health: {{kind: http, path: /api/health, interval: 1s, start_period: 60s}}
     resources: {{cpu: 0.5, memory: 1G}}
@@ -33,11 +33,23 @@ services:
   loadbalancer: {{publish: 127.0.0.1:{PORT}}}
 scaling:
   interval: 1s
-  policies: [{{kind: resource, cpu: {{scale_up: 80, scale_down: 30}}}}]
   scale_up: {{cooldown: 1s}}
   scale_down: {{stabilization_window: 2s, cooldown: 1s}}
   services: {{agents: {{min: 2, max: 9}}}}
 """
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}},
+}
+AGENT = "node node_modules/claude-flow-novice/dist/cli/index.js agent backend-developer --task-id t1 --agent-id a1 --context hello"
+
+
+def docker(*words: str, timeout: float = 120) -> str:
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=timeout, check=False)
+    assert done.returncode == 0, f"docker {' '.join(words)}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,14 @@ class Deployment:
         """Its state directory."""
         return Path(self.env["CFSCALE_STATE_DIR"])
 
+    def compose(self, *words: str) -> str:
+        """One docker compose command on the rendered project."""
+        return docker("compose", "--project-name", NAME, "--file", str(self.state / "compose" / "compose.yaml"), *words)
+
+    def running(self) -> list[str]:
+        """The ids of its running containers."""
+        return sorted(docker("ps", "--quiet", "--filter", f"label=com.docker.compose.project={NAME}").split())
+
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
@@ -72,92 +92,158 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         yield deployment
     finally:
         deployment.cfscale("down", "--volumes", "--yes", check=False)
-    assert left_behind("cfscale-e2e-reference") == []
+    assert left_behind(NAME) == []
 
 
-def test_every_replica_is_healthy_when_asked_deeply(reference: Deployment) -> None:
-    report = json.loads(reference.cfscale("probe", "-o", "json").stdout)
-    kinds = {result["kind"] for result in report["results"]}
-
-    assert report["summary"]["down"] == 0
-    assert report["summary"]["unknown"] == 0
-    assert {"jsonrpc", "http", "redis"} <= kinds
-
-
-def ask(
-    method: str, path: str, body: object = None, headers: dict[str, str] | None = None
-) -> tuple[int, dict[str, str], str]:
+def ask(method: str, path: str, body: object = None) -> tuple[int, str]:
+    """One request to the balancer: status and text."""
     connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
     try:
-        text = None if body is None else json.dumps(body)
-        connection.request(method, path, text, {"Content-Type": "application/json", **(headers or {})})
+        connection.request(
+            method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"}
+        )
         response = connection.getresponse()
-        return response.status, dict(response.getheaders()), response.read().decode()
+        return response.status, response.read().decode()
     finally:
         connection.close()
 
 
-def test_the_balancer_sends_rpc_to_the_coordinators_and_the_rest_to_the_agents(reference: Deployment) -> None:
-    initialize = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}},
-    }
+def test_every_replica_is_healthy_when_asked_deeply(reference: Deployment) -> None:
+    report = json.loads(reference.cfscale("probe", "-o", "json").stdout)
+    results = report["results"]
 
-    status, _, text = ask("POST", "/rpc", initialize)
+    assert report["summary"]["down"] + report["summary"]["unknown"] + report["summary"]["starting"] == 0
+    assert {result["kind"] for result in results} == {"jsonrpc", "http", "redis"}
+    assert all("score" in result["reason"] for result in results if result["kind"] == "jsonrpc")
+
+
+def test_the_limits_are_what_the_engine_enforces(reference: Deployment) -> None:
+    plan = json.loads(reference.cfscale("plan", "-o", "json").stdout)
+    for service in plan["services"]:
+        container = reference.compose("ps", "--quiet", service["name"]).split()[0]
+        memory, cpus = docker(
+            "inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", container
+        ).split()
+
+        assert int(memory) == service["memory_limit_bytes"]
+        assert int(cpus) == service["cpu_limit_millicores"] * 10**6
+
+
+def test_the_balancer_sends_rpc_to_the_coordinators_and_the_rest_to_the_agents(reference: Deployment) -> None:
+    status, text = ask("POST", "/rpc", INITIALIZE)
 
     assert status == 200
-    assert "claude-flow" in text
+    assert "Claude-Flow" in text
     assert ask("GET", "/api/health")[0] == 200
 
 
-def test_nothing_is_lost_while_real_agents_grow_and_shrink(reference: Deployment) -> None:
-    """The worker of the package burns no CPU on request: the counts are moved by bounds, the demo shows growth by load."""
-    with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; sys.path.insert(0, sys.argv[1]); from load import Load; "
-            "print(Load(lambda: [sys.argv[2]], '/api/health', rate=50, seconds=30).start().wait().line())",
-            str(ROOT / "examples" / "demo"),
-            f"127.0.0.1:{PORT}",
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as load:
-        scaled = reference.cfscale("scale", "--watch", "--apply", "--for", "25s", "-o", "json")
-        report = load.communicate(timeout=120)[0]
-    decisions = [json.loads(line) for line in scaled.stdout.splitlines()]
-    print(report)
+def test_nothing_that_is_written_through_the_balancer_is_lost_between_coordinators(reference: Deployment) -> None:
+    ask("POST", "/rpc", INITIALIZE)
+    for number in range(8):
+        call = {"name": "agent_spawn", "arguments": {"agentType": "coder", "agentId": f"e2e-{number}"}}
+        status, text = ask("POST", "/rpc", {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call})
+        assert status in (200, 429), text
+    _, text = ask(
+        "POST",
+        "/rpc",
+        {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {"name": "agent_list", "arguments": {}}},
+    )
 
-    assert " 0 lost" in report
+    assert all(f"e2e-{number}" in text for number in range(8))
+
+
+def test_a_one_shot_agent_reports_through_the_queue_and_exits_zero(reference: Deployment) -> None:
+    """Its language model is a stub on the deployment's own network."""
+    stub = ROOT / "tests" / "e2e" / "stub_llm.py"
+    mount = f"type=bind,source={stub},target=/stub.py,readonly"
+    network = f"{NAME}_app"
+    name = docker(
+        "run",
+        "--detach",
+        "--rm",
+        "--network",
+        network,
+        "--mount",
+        mount,
+        "python:3.13-slim",
+        "python3",
+        "/stub.py",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "13900",
+    ).strip()
+    try:
+        address = docker(
+            "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', name
+        ).strip()
+        settings = ["CLAUDE_API_PROVIDER=zai", "ZAI_API_KEY=sk-test", f"ZAI_BASE_URL=http://{address}:13900"]
+        flags = [word for setting in settings for word in ("-e", setting)]
+        said = reference.compose("run", "--rm", "--no-deps", "-T", *flags, "agents", *AGENT.split())
+    finally:
+        docker("stop", "--time", "1", name)
+    ask_queue = "REDISCLI_AUTH=$(cat /run/secrets/queue_password) valkey-cli LRANGE cfn:cli:t1:completion 0 -1"
+    report = reference.compose("exec", "-T", "queue", "sh", "-c", ask_queue)
+
+    assert "Success" in said
+    assert json.loads(report)["status"] == "completed"
+
+
+def test_nothing_is_lost_while_real_agents_grow_and_shrink(reference: Deployment) -> None:
+    """The package's worker burns no CPU on request, so the shrink is real and the growth is back to the plan; growth by load is the demo's."""
+    planned = next(
+        service["replicas"]
+        for service in json.loads(reference.cfscale("plan", "-o", "json").stdout)["services"]
+        if service["name"] == "agents"
+    )
+    client = [
+        sys.executable,
+        str(ROOT / "examples" / "demo" / "load.py"),
+        f"127.0.0.1:{PORT}",
+        "/api/health",
+        "--rate",
+        "50",
+        "--seconds",
+        "40",
+    ]
+    with subprocess.Popen(client, stdout=subprocess.PIPE, text=True) as load:
+        shrunk = reference.cfscale("scale", "--watch", "--apply", "--for", "15s", "-o", "json")
+        reference.cfscale("up", "--reset-replicas", "--timeout", "2m")
+        report = load.communicate(timeout=120)[0]
+    sys.stdout.write(report)
+    decisions = [json.loads(line) for line in shrunk.stdout.splitlines()]
+    status = json.loads(reference.cfscale("status", "-o", "json").stdout)
+
     assert any(decision["action"] == "scale_down" and decision["applied"] for decision in decisions)
+    assert next(service["ready"] for service in status["services"] if service["service"] == "agents") == planned
+    assert load.returncode == 0, report
 
 
 def test_the_journal_explains_each_step_before_and_after_it(reference: Deployment) -> None:
     entries = journal_of(reference.state)
-    intents = [entry for entry in entries if entry["kind"] == "intent"]
-    results = {entry["id"] for entry in entries if entry["kind"] == "result"}
+    intents = [entry["id"] for entry in entries if entry["kind"] == "intent"]
+    results = [entry["id"] for entry in entries if entry["kind"] == "result"]
 
     assert intents
-    assert all(entry["reason"] for entry in entries)
-    assert {entry["id"] for entry in intents} <= results
+    assert sorted(map(str, intents)) == sorted(map(str, results))
+    assert all(entry["reason"] and entry["samples"] for entry in entries)
 
 
 def test_up_again_changes_nothing(reference: Deployment) -> None:
-    before = subprocess.run(
-        ["docker", "ps", "-q", "--filter", "label=com.docker.compose.project=cfscale-e2e-reference"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    before = reference.running()
     reference.cfscale("up")
-    after = subprocess.run(
-        ["docker", "ps", "-q", "--filter", "label=com.docker.compose.project=cfscale-e2e-reference"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
 
-    assert sorted(after.split()) == sorted(before.split())
+    assert reference.running() == before
+
+
+def test_the_password_is_in_no_manifest_argument_or_log(reference: Deployment) -> None:
+    password = (reference.state / "compose" / "secrets" / "queue_password").read_text().strip()
+    texts = [
+        path.read_text()
+        for path in (reference.state / "compose").rglob("*")
+        if path.is_file() and "secrets" not in path.parts
+    ]
+    texts += [docker("inspect", container) + docker("logs", container) for container in reference.running()]
+    texts.append((reference.state / "journal.jsonl").read_text())
+
+    assert not any(password in text for text in texts)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from math import ceil
 from socket import socket
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["DockerEngine", "StatsReader"]
 
 _ONE_OFF = "com.docker.compose.oneoff"
-_STATS_TIMEOUT_SECONDS = 5.0
+_PATIENCE_SECONDS = 5.0
 _ONE_SHOT_SINCE = "1.41"
 _EXEC_MOST_BYTES = 4 * 1024 * 1024
 _FRAME_HEADER_BYTES = 8
@@ -39,6 +40,7 @@ class DockerEngine:
         self._timeout = timeout_seconds
         self._connected: APIClient | None = None
         self._patient: APIClient | None = None
+        self._connecting = Lock()
         self._register = Register(self._details)
 
     def close(self) -> None:
@@ -70,7 +72,8 @@ class DockerEngine:
         """What the engine still has of a project: containers, networks and, if asked, volumes, each in words."""
         client, label = self._client(), {"label": f"{PROJECT}={project}"}
         with answering():
-            found = [("container", one["Names"][0].lstrip("/")) for one in client.containers(all=True, filters=label)]
+            containers = client.containers(all=True, filters=label)
+            found = [("container", (one["Names"] or [one["Id"][:12]])[0].lstrip("/")) for one in containers]
             found += [("network", one["Name"]) for one in client.networks(filters=label)]
             if volumes:
                 found += [("volume", one["Name"]) for one in client.volumes(filters=label)["Volumes"] or ()]
@@ -78,7 +81,7 @@ class DockerEngine:
 
     def stop(self, container: str, grace_seconds: float) -> None:
         """Ask it to end, and end it after the grace period. One that is gone or stopped is fine."""
-        client = self._client()
+        client = self._patient_client()
         try:
             with answering(ActionError):
                 client.stop(container, timeout=ceil(grace_seconds))
@@ -89,7 +92,7 @@ class DockerEngine:
         """Remove a stopped container with its anonymous volumes, which nothing could ever use again."""
         from docker.errors import APIError
 
-        client = self._client()
+        client = self._patient_client()
         try:
             with answering(ActionError):
                 client.remove_container(container, v=True)
@@ -145,13 +148,16 @@ class DockerEngine:
             return None
 
     def _client(self) -> "APIClient":
-        self._connected = self._connected or connect(self._timeout)
-        return self._connected
+        with self._connecting:
+            self._connected = self._connected or connect(self._timeout)
+            return self._connected
 
     def _patient_client(self) -> "APIClient":
-        """A client that waits as long as an old engine takes for statistics."""
-        self._patient = self._patient or connect(_STATS_TIMEOUT_SECONDS, self._client().api_version)
-        return self._patient
+        """A client for what takes its time: to stop, to remove, and the statistics of an old engine."""
+        version = self._client().api_version
+        with self._connecting:
+            self._patient = self._patient or connect(_PATIENCE_SECONDS, version)
+            return self._patient
 
 
 def _at_least(version: str, wanted: str) -> bool:

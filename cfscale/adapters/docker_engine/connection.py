@@ -100,7 +100,7 @@ def answering(refused: type[CfscaleError] = UnavailableError) -> Iterator[None]:
     except msgspec.ValidationError as exc:
         raise UnavailableError(f"the Docker engine's answer is not understood: {_line(exc)}") from exc
     except (DockerException, RequestException, OSError) as exc:
-        raise UnavailableError(f"{os.environ.get('DOCKER_HOST') or _DEFAULT}: {_cause(exc)}") from exc
+        raise UnavailableError(_cause(exc)) from exc
 
 
 def _cause(exc: Exception) -> str:

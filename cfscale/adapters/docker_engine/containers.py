@@ -40,7 +40,7 @@ class Listed(msgspec.Struct, rename="pascal"):
     """A container as the list shows it."""
 
     id: str
-    names: list[str]
+    names: list[str] | None
     created: int
     state: str
     status: str
@@ -145,7 +145,7 @@ def replica(listed: Listed, details: Details, port: int | None, networks: Sequen
     ip = _address(listed.endpoints, networks)
     return Replica(
         id=listed.id,
-        name=listed.names[0].lstrip("/"),
+        name=listed.names[0].lstrip("/") if listed.names else listed.id[:12],
         service=listed.labels[SERVICE],
         state=state,
         started_at=max(float(listed.created), datetime.fromisoformat(details.state.started_at).timestamp()),

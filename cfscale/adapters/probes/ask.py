@@ -18,6 +18,7 @@ PROBES: Mapping[HealthKind, Callable[[Dial, Target], Awaitable[Answer]]] = {
     HealthKind.TCP: probe_tcp,
     HealthKind.REDIS: probe_redis,
     HealthKind.JSONRPC: probe_jsonrpc,
+    HealthKind.NONE: probe_tcp,  # no question to ask: being reachable is all there is to learn
 }
 # a deadline that is noticed this much too late says that this host slept or was overloaded, not that the target is down
 LATE_SECONDS = 1.0
