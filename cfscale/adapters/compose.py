@@ -112,7 +112,9 @@ class ComposeEngine:
         grace = sum(service.stop_grace_seconds for service in self._plan.services)
         self._compose("down", *options, seconds=_DOWN_SECONDS + grace)
         if left := self._docker.leftovers(self._plan.name, volumes=volumes):
-            raise ActionError(f"docker compose down left {', '.join(left)}: run 'cfscale down' again")
+            raise ActionError(
+                f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
+            )
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every container of the plan's services; the queue's replicas are replicas of the queue."""
@@ -161,7 +163,8 @@ class ComposeEngine:
         self._docker.identity()  # an engine that hangs would hang the command too
         manifest = self._folder / MANIFEST
         if verb == "down" and not manifest.exists():
-            project: tuple[str, ...] = ()  # Compose then goes by the labels of what runs
+            # Compose then goes by the labels of what there is; a manifest of somebody else must not be in its way
+            project: tuple[str, ...] = ()
             folder = Path("/")
         elif manifest.exists():
             project, folder = ("--file", str(manifest), "--env-file", os.devnull), self._folder
