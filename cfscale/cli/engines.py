@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cfscale.adapters.docker_engine import DockerEngine
 
 ENGINES = ("process", "compose")
-_RUNTIME = 'exec 3<>/dev/tcp/127.0.0.1/9999; printf "%s\\n" "$1" >&3; cat <&3'
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +97,13 @@ def docker_answers() -> bool:
     """Whether a Docker engine answers at all."""
     from cfscale.adapters.docker_engine import DockerEngine
 
+    docker = DockerEngine()
     try:
-        DockerEngine().identity()
+        docker.identity()
     except UnavailableError:
         return False
+    finally:
+        docker.close()
     return True
 
 
@@ -131,4 +133,6 @@ def _balancers(engine: Engine) -> list[Replica]:
 
 def _runtime(docker: "DockerEngine", container: str, command: str) -> str:
     """One command of HAProxy's runtime API, asked on the loopback of its own container: no network can reach it."""
-    return docker.execute(container, ["bash", "-c", _RUNTIME, "-", command])
+    from cfscale.adapters.haproxy import runtime_api_argv
+
+    return docker.execute(container, runtime_api_argv(command))

@@ -13,7 +13,15 @@ from cfscale.core.plan import Health, HealthKind, LedgerEntry, Service, Settings
 from cfscale.core.rules import cpu_at, working_memory
 from cfscale.core.tier import Catalogue, Leaf, ServiceKind, Tier
 from cfscale.core.units import parse_cpu, parse_size
-from cfscale.core.workload import HealthOverride, Profile, ScalingBounds, ServiceOverride, Workload, duration
+from cfscale.core.workload import (
+    HealthOverride,
+    Profile,
+    ScalingBounds,
+    ServiceOverride,
+    Workload,
+    checked_env,
+    duration,
+)
 from cfscale.errors import InputError
 
 SERVICES = ("coordinator", "agents", "loadbalancer", "queue")
@@ -83,7 +91,7 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
         port=override.port or kind.port,
         health=_health(cell, name, kind, override.health or HealthOverride()),
         command=tuple(kind.command if override.command is None else override.command),
-        env=override.env or {},
+        env=checked_env(name, override.env or {}),
         publish=_published(override.publish or kind.publish, replicas, name),
         routes=tuple(kind.routes if override.routes is None else override.routes),
         sticky_header=override.sticky_header or kind.sticky_header,

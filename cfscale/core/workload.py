@@ -5,6 +5,7 @@ profile after growth: whole users, agents and tasks.
 """
 
 import re
+from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ Name = Annotated[
 Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=65_536)]
 _DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?", re.ASCII)
 _LEAST_GROWTH, _MOST_GROWTH = Fraction(1, 100), 1000
+_SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
 Environment = Literal["development", "staging", "production"]
 
 
@@ -162,6 +164,17 @@ def grown_workload(profile: Profile) -> Workload:
         raise InputError(f"the profile lacks {', '.join(missing)}: set it in cfscale.yaml or give {flags}")
     factor = parse_growth(profile.growth)
     return Workload(**{name: ceil(value * factor) for name, value in given.items() if value is not None})
+
+
+def checked_env(name: str, env: Mapping[str, str]) -> Mapping[str, str]:
+    """The variables of a service; raises InputError for one that looks like a secret: it would stand in manifests."""
+    for variable, value in env.items():
+        if value and _SECRET.search(variable) and not variable.endswith("_FILE"):
+            raise InputError(
+                f"services.{name}.env.{variable} looks like a secret, and a profile ends up in manifests: "
+                f"write it into secrets/{name}.env beside the rendered manifests, or export it before 'cfscale up --engine process'"
+            )
+    return env
 
 
 def duration(text: str | None, default: float, where: str) -> float:

@@ -22,7 +22,7 @@ _TOP_KEYS = frozenset({
     "configs", "name", "networks", "secrets", "services", "volumes", "x-common", "x-replace", "x-rollback", "x-update",
 })
 _SERVICE_KEYS = frozenset({
-    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "environment", "healthcheck", "image", "init",
+    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "image", "init",
     "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt",
     "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
 })

@@ -28,6 +28,8 @@ _ALGORITHMS = {
     "intelligent_routing": "leastconn",
 }
 _LOG_LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "err"}
+# the platform's own services: they know the queue, and may need secrets of the operator
+_OURS = frozenset({"coordinator", "agents"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class Container:
     user: str | None = None
     command: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
+    env_file: str | None = None
     health: HealthCheck | None = None
     port: Port | None = None
 
@@ -156,6 +159,7 @@ def _container(
         user=family_of(service).user,
         command=command or (_queue_command(service) if is_queue else service.command),
         environment=_environment(plan, service),
+        env_file=f"./secrets/{service.name}.env" if service.name in _OURS else None,
         health=_health(service),
         port=_port(service),
     )
@@ -166,7 +170,7 @@ def _queue_command(queue: Service) -> tuple[str, ...]:
 
 
 def _environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
-    given = _platform(plan, service) if service.name in {"coordinator", "agents"} else {}
+    given = _platform(plan, service) if service.name in _OURS else {}
     merged = {**given, **service.env}
     for name in merged:
         if not _ENV_NAME.fullmatch(name):

@@ -32,6 +32,7 @@ EXPECTED = {
     "nul.yaml": "1:8: control character",
     "octal.yaml": "1:1: users: expected a whole number",
     "python-tag.yaml": "1:8: the tag .* is not allowed",
+    "secret-in-env.yaml": "services.agents.env.ZAI_API_KEY looks like a secret",
     "sexagesimal.yaml": "1:1: users: expected a whole number",
     "tab.yaml": "2:1: not valid YAML",
     "two-documents.yaml": "another document",
@@ -58,6 +59,7 @@ def test_a_mistake_is_one_line_that_names_the_place(name: str, cfscale: Callable
     errors = [line for line in result.stderr.splitlines() if not line.startswith("warning:")]
     assert len(errors) == 1
     assert re.search(EXPECTED[name], errors[0])
+    assert "canary" not in result.stderr
 
 
 @pytest.mark.parametrize(
