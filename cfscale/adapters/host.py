@@ -1,13 +1,19 @@
-"""What this host uses as a whole, for deployments that no engine runs. An approximation: others live here too."""
+"""The ``host`` engine: what this host uses as a whole, for deployments that something else runs.
 
+It only recommends. The planned replicas are taken to share the host evenly, which is an approximation: others live
+here too.
+"""
+
+import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cfscale.core.counters import Reading, usages
-from cfscale.core.samples import Quality, Usage
-from cfscale.errors import UnavailableError
+from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
+from cfscale.errors import InputError, UnavailableError
 
 HOST = "host"
 
@@ -51,3 +57,54 @@ def _busy(times: Mapping[str, float]) -> float:
 def _approximate(usage: Usage, disk_ratio: float) -> Usage:
     quality = Quality.APPROX if usage.quality is Quality.OK else usage.quality
     return replace(usage, quality=quality, disk_ratio=disk_ratio)
+
+
+class HostEngine:
+    """Stands for the planned replicas, each as busy as the host; whatever would change something raises InputError."""
+
+    def __init__(self, plan: DeploymentPlan) -> None:
+        self._plan = plan
+        self._reader = HostReader()
+
+    @property
+    def name(self) -> str:
+        """The engine's word on the command line."""
+        return HOST
+
+    @property
+    def target(self) -> str:
+        """The host and the deployment; nothing is ever locked for it."""
+        return f"host:{socket.gethostname()}:{self._plan.name}"
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """As many ready replicas of every service as the plan says."""
+        return tuple(
+            Replica(f"{service.name}-{number}", f"{service.name}-{number}", service.name, ReplicaState.READY, 0.0)
+            for service in self._plan.services
+            for number in range(1, service.replicas + 1)
+        )
+
+    def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        """The host's own usage, for each of them."""
+        usage = self._reader.read()
+        return tuple(replace(usage, replica=replica.id) for replica in replicas)
+
+    def up(self, counts: Mapping[str, int]) -> None:
+        """Nothing can be started here."""
+        raise _only_recommends()
+
+    def down(self, *, volumes: bool) -> None:
+        """Nothing can be stopped here."""
+        raise _only_recommends()
+
+    def grow(self, service: Service, count: int) -> None:
+        """Nothing can be started here."""
+        raise _only_recommends()
+
+    def shrink(self, service: Service, count: int, victims: Sequence[Replica]) -> None:
+        """Nothing can be stopped here."""
+        raise _only_recommends()
+
+
+def _only_recommends() -> InputError:
+    return InputError("--engine host only recommends: choose process or compose to act")

@@ -17,7 +17,7 @@ from cfscale.runtime.ports import Balancer, Engine
 if TYPE_CHECKING:
     from cfscale.adapters.docker_engine import DockerEngine
 
-ENGINES = ("process", "compose")
+ENGINES = ("process", "compose", "host")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,10 @@ def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out:
     """Join a plan to the engine that is asked for, recorded, or found; raises UnavailableError where there is none."""
     state = state_of(plan)
     name = _choose(plan, wanted, state)
+    if name == "host":
+        from cfscale.adapters.host import HostEngine
+
+        return Deployment(plan, state, HostEngine(plan), None, state.folder, lambda: ())
     if name == "process":
         from cfscale.adapters.process import ProcessEngine
 
@@ -79,7 +83,7 @@ def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out:
 def _choose(plan: DeploymentPlan, wanted: str, state: State) -> str:
     if wanted != "auto":
         if wanted not in ENGINES:
-            raise InputError(f"--engine '{wanted}': choose auto, {' or '.join(ENGINES)}")
+            raise InputError(f"--engine '{wanted}': choose auto, {', '.join(ENGINES)}")
         return wanted
     if recorded := state.engine():
         return recorded

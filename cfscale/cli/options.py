@@ -39,7 +39,9 @@ Growth = Annotated[
     typer.Option("--growth", metavar="FACTOR", help="Headroom factor on users, agents and tasks.", show_default=False),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
-EngineOption = Annotated[str, typer.Option("--engine", metavar="auto|process|compose", help="What runs the replicas.")]
+EngineOption = Annotated[
+    str, typer.Option("--engine", metavar="auto|process|compose|host", help="What runs the replicas.")
+]
 
 
 @dataclass(frozen=True, slots=True)
