@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.json import encode
@@ -21,10 +22,12 @@ from cfscale.adapters.process.procfs import Stat, read_stat
 from cfscale.adapters.process.protocol import Down, Ping, Report, Request, Scale, Status, Up, ask
 from cfscale.adapters.process.recipes import Recipes, plan_recipes
 from cfscale.adapters.process.supervisor import Supervisor, patience_of
-from cfscale.adapters.process.usage import UsageReader
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, Usage
 from cfscale.errors import ActionError, CfscaleError, UnavailableError
+
+if TYPE_CHECKING:
+    from cfscale.adapters.process.usage import UsageReader
 
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.05
@@ -45,7 +48,7 @@ class ProcessEngine:
     def __init__(self, plan: DeploymentPlan, state_dir: Path, base_dir: Path) -> None:
         self._plan, self._base_dir = plan, base_dir.absolute()
         self._layout = Layout(state_dir.absolute())
-        self._usage = UsageReader(plan.services)
+        self._usage: UsageReader | None = None
 
     @property
     def name(self) -> str:
@@ -117,6 +120,9 @@ class ProcessEngine:
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """CPU since the previous call of this engine object, and memory; ``warming`` on the first."""
+        from cfscale.adapters.process.usage import UsageReader  # psutil is for those who measure
+
+        self._usage = self._usage or UsageReader(self._plan.services)
         return self._usage.read(replicas)
 
     def grow(self, service: Service, count: int) -> None:

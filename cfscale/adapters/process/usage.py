@@ -1,13 +1,14 @@
-"""CPU and memory of local replicas, from ``/proc``.
+"""CPU and memory of local replicas, by psutil.
 
 The figures are ``approx``: counted in ticks of 10 ms, and the children of a program that ignores SIGCHLD leave no
 account. Limits are those of the plan; nothing enforces them on local processes.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from cfscale.adapters.process.procfs import Stat, cpu_seconds, family, memory_bytes, read_table
+from cfscale.adapters.process.procfs import Stat, read_stat
+from cfscale.adapters.process.tree import Table, cpu_seconds, memory_bytes, read_table
 from cfscale.core.plan import Service
 from cfscale.core.samples import Quality, Replica, Usage
 
@@ -23,14 +24,14 @@ class UsageReader:
 
     def read(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """The usage of the replicas that still are the processes they were; the others are left out."""
+        present = [(replica, stat) for replica in replicas if (stat := _verified(replica)) is not None]
         table = read_table()
-        present = [(replica, stat) for replica in replicas if (stat := _verified(replica, table)) is not None]
         self._previous = {
             replica.id: self._previous[replica.id] for replica, _ in present if replica.id in self._previous
         }
         return tuple(self._usage(replica, stat, table) for replica, stat in present)
 
-    def _usage(self, replica: Replica, stat: Stat, table: Mapping[int, Stat]) -> Usage:
+    def _usage(self, replica: Replica, stat: Stat, table: Table) -> Usage:
         # the shim is the parent: children that outlived their own parent are in its account
         now, seconds = time.monotonic(), cpu_seconds(stat.parent, table)
         window, cores = self._rate(replica.id, now, seconds)
@@ -38,12 +39,12 @@ class UsageReader:
         memory = service.memory_limit_bytes or service.memory_request_bytes
         return Usage(
             replica=replica.id,
-            source="proc",
+            source="psutil",
             taken_at=time.time(),
             window_seconds=window,
             quality=Quality.WARMING if cores is None else Quality.APPROX,
             cpu_cores=cores,
-            memory_bytes=memory_bytes(member for member in family(table, stat.parent) if member.pid != stat.parent),
+            memory_bytes=memory_bytes(stat.parent, table),
             cpu_limit_cores=(service.cpu_limit_millicores or service.cpu_request_millicores) / 1000,
             memory_limit_bytes=memory,
         )
@@ -61,7 +62,7 @@ class UsageReader:
         return window, (seconds - before) / window
 
 
-def _verified(replica: Replica, table: Mapping[int, Stat]) -> Stat | None:
+def _verified(replica: Replica) -> Stat | None:
     """The replica's process, if the pid is still its own."""
-    stat = table.get(replica.pid) if replica.pid else None
-    return stat if stat is not None and stat.identity == replica.id and stat.parent in table else None
+    stat = read_stat(replica.pid) if replica.pid else None
+    return stat if stat is not None and stat.identity == replica.id else None
