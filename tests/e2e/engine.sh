@@ -38,8 +38,17 @@ install_engine() {
   command -v docker >/dev/null || install_packages docker-cli
 }
 
+# An engine that was killed leaves its pid file, and where the id belongs to another program by now, dockerd refuses to
+# start.
+drop_stale_pid() {
+  local file=/var/run/docker.pid pid
+  pid="$(cat "$file" 2>/dev/null)" || return 0
+  [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = dockerd ] || rm -f "$file"
+}
+
 launch() {
   [ "$(id -u)" = 0 ] || die "no engine answers, and root is needed to start one"
+  drop_stale_pid
   # A session of its own, so that neither a closed terminal nor Ctrl-C in the caller ends it; the lock stays here.
   setsid nohup dockerd >"$log" 2>&1 </dev/null 9>&- &
   printf '%s %s\n' "$!" "$(started "$!")" >"$record"
