@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.autoscale import History
 from cfscale.core.decision import Entry
-from cfscale.core.plan import Band, Damping, DeploymentPlan, Health, HealthKind, Scaling, Service
+from cfscale.core.plan import Band, Damping, DeploymentPlan, Health, HealthKind, Safety, Scaling, Service
 from cfscale.core.policy import Pause
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
 from cfscale.core.sizing import size
@@ -46,6 +46,7 @@ SCALING = Scaling(
     memory=Band(0.85, 0.4),
     disk=Band(0.9, 0.5),
     critical_ratio=0.95,
+    safety=Safety(3, 0.7, 0.5, 5, 3, 600.0),
 )
 UNDAMPED = replace(
     SCALING, tolerance_ratio=0.0, scale_up=Damping(0.0, 0.0, 10_000, None), scale_down=Damping(0.0, 0.0, 100, None)

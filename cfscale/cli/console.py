@@ -12,7 +12,13 @@ from enum import StrEnum
 
 import msgspec
 
+from cfscale.errors import ActionError
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class ReaderGoneError(Exception):
+    """Whoever read standard output has gone (``| head``): no failure, and no OSError, which typer would exit 1 for."""
 
 
 class Output(StrEnum):
@@ -86,10 +92,21 @@ def _painted(word: str, code: str) -> str:
 
 
 def _write(stream: object, text: str) -> None:
-    """Write text whatever the stream's encoding: what it lacks is escaped, not an error."""
+    """Write text whatever the stream's encoding: what it lacks is escaped, not an error.
+
+    Raises ActionError where a result is lost; what was only said on the way may be.
+    """
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    stream.write(text.encode(encoding, "backslashreplace").decode(encoding))  # type: ignore[attr-defined]
-    stream.flush()  # type: ignore[attr-defined]
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding))  # type: ignore[attr-defined]
+        stream.flush()  # type: ignore[attr-defined]
+    except (OSError, AttributeError) as error:  # a full disk; a stream that was closed before the start is None
+        if stream is not sys.stdout:
+            return
+        if isinstance(error, BrokenPipeError):
+            raise ReaderGoneError from error
+        reason = getattr(error, "strerror", None) or "it is closed"
+        raise ActionError(f"the result cannot be written to standard output: {reason}") from error
 
 
 def document(value: object, output: Output) -> None:

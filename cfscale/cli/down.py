@@ -48,6 +48,7 @@ def down(
 
     plan = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
     deployment = open_deployment(plan, engine, profile)
+    deployment.require_own()
     if volumes and not yes:
         _confirm(plan.name)
     started = datetime.now(UTC).isoformat(timespec="seconds")

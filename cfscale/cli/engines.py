@@ -11,13 +11,14 @@ from cfscale.adapters.state import State, state_folder
 from cfscale.cli import console
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.samples import Replica, ReplicaState
-from cfscale.errors import InputError, UnavailableError
+from cfscale.errors import InputError, RefusedError, UnavailableError
 from cfscale.runtime.ports import Balancer, Engine
 
 if TYPE_CHECKING:
     from cfscale.adapters.docker_engine import DockerEngine
 
 ENGINES = ("process", "compose", "host")
+_ALIVE = (ReplicaState.READY, ReplicaState.STARTING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,14 @@ class Deployment:
     balancer: Balancer | None
     manifests: Path
     notes: Callable[[], tuple[str, ...]]
+
+    def require_own(self) -> None:
+        """Raise RefusedError where another engine was recorded: its replicas would be left behind, or run twice."""
+        recorded = self.state.engine()
+        if recorded not in (None, self.engine.name):
+            raise RefusedError(
+                f"{self.plan.name} runs on engine {recorded}: stop it with 'cfscale down --engine {recorded}' before you use {self.engine.name}"
+            )
 
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
@@ -49,7 +58,7 @@ class Deployment:
 
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
         """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
-        running = any(item.service == "loadbalancer" and item.state is ReplicaState.READY for item in replicas)
+        running = any(item.service == "loadbalancer" and item.state in _ALIVE for item in replicas)
         published = self.plan.service("loadbalancer").publish
         return published.split("-")[0] if running and published else None
 
@@ -67,6 +76,8 @@ def manifests_of(state: State) -> Path:
 def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out: Path | None = None) -> Deployment:
     """Join a plan to the engine that is asked for, recorded, or found; raises UnavailableError where there is none."""
     state = state_of(plan)
+    if state.folder.exists() and not state.folder.is_dir():
+        raise InputError(f"{state.folder}: not a directory, so no state can be kept there: set CFSCALE_STATE_DIR")
     name = _choose(plan, wanted, state)
     if name == "host":
         from cfscale.adapters.host import HostEngine
@@ -86,6 +97,10 @@ def _choose(plan: DeploymentPlan, wanted: str, state: State) -> str:
             raise InputError(f"--engine '{wanted}': choose auto, {', '.join(ENGINES)}")
         return wanted
     if recorded := state.engine():
+        if recorded not in ENGINES:
+            raise UnavailableError(
+                f"{state.folder}: engine '{recorded}' is not one of this version ({', '.join(ENGINES)}): give --engine"
+            )
         return recorded
     if docker_answers():
         return "compose"

@@ -7,13 +7,24 @@ from typing import Annotated
 import typer
 
 from cfscale.cli import console
-from cfscale.cli.options import DEFAULT_PROFILE, Agents, Environment, Growth, Sizing, Tasks, TierOption, Users, overlaid
-from cfscale.core.workload import Profile, grown_workload
+from cfscale.cli.options import (
+    DEFAULT_PROFILE,
+    Agents,
+    Environment,
+    Growth,
+    Sizing,
+    Tasks,
+    TierOption,
+    Users,
+    overlaid,
+    plan_of,
+)
+from cfscale.core.workload import Profile
 from cfscale.errors import RefusedError
 
 _TEXT = """\
 # A workload profile: what the deployment has to carry. Every key is described by `cfscale schema profile`.
-name: {name}
+name: "{name}"
 environment: {environment}        # development | staging | production
 users: {users}                    # concurrent users
 agents: {agents}                  # agents to carry
@@ -75,7 +86,7 @@ def _ask(what: str) -> str | None:
 def _checked(sizing: Sizing, name: str) -> Profile:
     """The profile these answers make, by the same rules as one read from a file; an existing file plays no part."""
     profile = overlaid(Profile(), {"name": name, **sizing.given()})
-    grown_workload(profile)
+    plan_of(profile)
     return profile
 
 

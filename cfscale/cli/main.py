@@ -120,9 +120,10 @@ def _terminate(_signal: int, _frame: FrameType | None) -> None:
 def _guarded(command: Callable[[], object], *, debug: bool, argv: Sequence[str]) -> int:
     try:
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except (CfscaleError, _UsageProblem, KeyboardInterrupt, typer.Abort, BrokenPipeError) as problem:
+    except (CfscaleError, _UsageProblem, KeyboardInterrupt, typer.Abort, console.ReaderGoneError) as problem:
         if debug:
             _traceback()
         return _expected(problem)
@@ -136,8 +137,8 @@ def _expected(problem: BaseException) -> int:
     if isinstance(problem, CfscaleError):
         console.error(str(problem))
         return problem.exit_code
-    if isinstance(problem, BrokenPipeError):
-        # the reader has gone (| head): keep the interpreter from failing on it again at exit
+    if isinstance(problem, console.ReaderGoneError):
+        # keep the interpreter from failing on it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(problem, KeyboardInterrupt | typer.Abort):

@@ -90,6 +90,8 @@ def overlaid(profile: Profile, given: dict[str, str]) -> Profile:
 
     for name, value in given.items():
         field = next(field for field in msgspec.structs.fields(Profile) if field.encode_name == name)
+        if value == "null" and field.default is None:  # the lax conversion below takes the word for no value at all
+            raise InputError(f"--{name} 'null': give a value, or leave the flag out")
         try:
             typed = msgspec.convert(value, field.type, strict=False)
         except msgspec.ValidationError as error:
@@ -103,6 +105,8 @@ def _wanted(name: str, technical: str) -> str:
         return "write development, staging or production"
     if name in ("users", "agents", "tasks"):
         return "write a whole number from 0 to 1000000000"
+    if name == "name":
+        return "write lower-case letters, digits and inner hyphens, at most 63"
     return technical
 
 

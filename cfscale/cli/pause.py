@@ -43,7 +43,7 @@ def pause(
     """
     from cfscale.adapters.state import FOREVER
 
-    until = FOREVER if lasting is None else min(time.time() + duration(lasting, 0.0, "--for"), FOREVER)
+    until = FOREVER if lasting is None else min(time.time() + _positive(lasting), FOREVER)
     name = _set(service, profile, scale_in=scale_in, scale_out=scale_out, until=until)
     end = "until 'cfscale resume'" if until == FOREVER else f"until {timestamp(until)}"
     console.note(f"{_directions(scale_in=scale_in, scale_out=scale_out)} of {name} is paused {end}")
@@ -60,6 +60,22 @@ def resume(
     """
     name = _set(service, profile, scale_in=scale_in, scale_out=scale_out, until=0.0)
     console.note(f"{_directions(scale_in=scale_in, scale_out=scale_out)} of {name} goes on")
+    if service is not None and _all_are_paused(profile):
+        console.warn("every service is still paused: 'cfscale resume' without a service ends that")
+
+
+def _positive(lasting: str) -> float:
+    seconds = duration(lasting, 0.0, "--for")
+    if seconds <= 0:
+        raise InputError(f"--for '{lasting}': give more than 0, such as 2h; 'cfscale resume' ends a pause")
+    return seconds
+
+
+def _all_are_paused(profile: str | None) -> bool:
+    from cfscale.adapters.state import ALL_SERVICES, State, state_folder
+
+    pause = State(state_folder(load_profile(profile, Sizing()).name, os.environ)).pauses().get(ALL_SERVICES)
+    return pause is not None and max(pause.scale_in_until, pause.scale_out_until) > time.time()
 
 
 def _set(service: str | None, profile: str | None, *, scale_in: bool, scale_out: bool, until: float) -> str:

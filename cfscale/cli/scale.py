@@ -34,6 +34,7 @@ from cfscale.errors import ActionError, InputError, UnavailableError
 if TYPE_CHECKING:
     from cfscale.adapters.journal import Journal
     from cfscale.cli.engines import Deployment
+    from cfscale.core.decision import Entry
     from cfscale.runtime.act import Hands
     from cfscale.runtime.watch import Scaler
 
@@ -150,11 +151,21 @@ def _scaler(
         scaler.begin()
         yield scaler
         return
+    deployment.require_own()
     journal = Journal(deployment.state.folder)
     with _hands(deployment, clock, journal) as hands:
         scaler.hands = hands
-        scaler.begin(journal.entries())
+        scaler.begin(_written(journal))
         yield scaler
+
+
+def _written(journal: "Journal") -> "tuple[Entry, ...]":
+    """What the journal holds; one that cannot be read cannot be written either, and that bars shrinking alone."""
+    try:
+        return tuple(journal.entries())
+    except UnavailableError as error:
+        console.warn(f"{error}; nothing will shrink")
+        return ()
 
 
 @contextmanager

@@ -31,7 +31,19 @@ def schema(
         **body,
         "$defs": parts,
     }
-    console.document(text, console.Output.JSON)
+    console.document(_widened(text), console.Output.JSON)
+
+
+def _widened(node: object) -> object:
+    """The schema with every type that admits others beside it written as a list."""
+    from cfscale.core.workload import ALSO
+
+    if isinstance(node, list):
+        return [_widened(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    wide = {"type": [node["type"], *node[ALSO]]} if node.keys() >= {"type", ALSO} else {}
+    return {key: _widened(value) for key, value in node.items() if key != ALSO} | wide
 
 
 def _documents() -> dict[str, object]:

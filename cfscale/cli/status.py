@@ -84,7 +84,11 @@ def status(
         endpoint = deployment.endpoint(replicas)
     except (ActionError, UnavailableError) as error:
         problem = str(error)
-    last = {item.decision.service: item.decision for item in Journal(deployment.state.folder).entries()}
+    last: dict[str, Decision] = {}
+    try:
+        last = {item.decision.service: item.decision for item in Journal(deployment.state.folder).entries()}
+    except UnavailableError as error:
+        problem = problem or str(error)
     services = tuple(
         _service(service, replicas, deployment.state.pause_of(service.name), last.get(service.name))
         for service in plan.services

@@ -18,15 +18,10 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from cfscale.core.decision import DECISION_SCHEMA, Action, Decision, Urgency, timestamp
-from cfscale.core.plan import Damping, Scaling, Service
+from cfscale.core.plan import Damping, Safety, Scaling, Service
 from cfscale.core.policy import Observation, Proposal, propose
 from cfscale.core.samples import ReplicaState
 from cfscale.core.units import format_duration
-
-PANIC_RATIO = 0.5
-PANIC_REPLICAS = 5
-BREAKER_FAILURES = 3
-BREAKER_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +48,27 @@ class History:
     failing: Action = Action.HOLD
     retry_at: float = 0.0
 
-    def until(self, now: float) -> "History":
+    def until(self, now: float, safety: Safety) -> "History":
         """The history after a clock that was set back: nothing lies in the future."""
         return replace(
             self,
             changed_at=None if self.changed_at is None else min(self.changed_at, now),
             recommendations=tuple(item for item in self.recommendations if item.time <= now),
-            retry_at=min(self.retry_at, now + BREAKER_SECONDS),
+            retry_at=min(self.retry_at, now + safety.breaker_open_seconds),
         )
 
     def succeeded(self, replicas: int, now: float) -> "History":
         """The history after an action that reached its count."""
         return replace(self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0)
 
-    def failed(self, action: Action, replicas: int | None, now: float, interval: float) -> "History":
+    def failed(self, action: Action, replicas: int | None, now: float, scaling: Scaling) -> "History":
         """The history after an action that left ``replicas`` (None: unknown).
 
         The next attempt in this direction waits for twice as long each time; then the breaker opens.
         """
         failures = self.failures + 1
-        wait = BREAKER_SECONDS if failures >= BREAKER_FAILURES else interval * 2**failures
+        opened = failures >= scaling.safety.breaker_failures
+        wait = scaling.safety.breaker_open_seconds if opened else scaling.interval_seconds * 2**failures
         moved = self.changed_at if replicas == self.replicas else now
         return replace(
             self, replicas=replicas, changed_at=moved, failures=failures, failing=action, retry_at=now + wait
@@ -88,7 +84,7 @@ def decide(observation: Observation, scaling: Scaling, history: History) -> tupl
 
     Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so.
     """
-    past, adopted = _adopt(history.until(observation.time), observation)
+    past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
     proposal = propose(observation, scaling)
     recommended = tolerate(recommend(observation, proposal), scaling)
     decision = stabilise(recommended, past, observation.time, scaling)
@@ -97,7 +93,7 @@ def decide(observation: Observation, scaling: Scaling, history: History) -> tupl
     decision = clamp(
         decision, observation.service, shrinkable=proposal.shrinkable and not _cooling(past, observation, scaling)
     )
-    decision = obey(decision, past, observation, _panic(past, observation) or adopted)
+    decision = obey(decision, past, observation, _panic(past, observation, scaling.safety) or adopted)
     return _urgent(decision, proposal), _remember(past, observation, scaling, recommended.desired)
 
 
@@ -245,12 +241,12 @@ def _adopt(history: History, observation: Observation) -> tuple[History, str]:
     return adopted, f"the count was changed from outside from {history.replicas} to {current}: adopted"
 
 
-def _panic(history: History, observation: Observation) -> str:
+def _panic(history: History, observation: Observation, safety: Safety) -> str:
     """Why the health of the whole group is in doubt: too many turned unhealthy between two rounds."""
     before = len(history.ready)
     unhealthy = {replica.id for replica in observation.replicas if replica.state is ReplicaState.UNHEALTHY}
     turned = len(unhealthy.intersection(history.ready))
-    if before < PANIC_REPLICAS or turned <= PANIC_RATIO * before:
+    if before < safety.panic_replicas or turned <= safety.panic_ratio * before:
         return ""
     return f"{turned} of {before} turned unhealthy within one round: nothing is changed"
 

@@ -149,8 +149,25 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class Safety:
+    """When ``scale`` distrusts what it sees or does.
+
+    A usage counts for ``stale_after_intervals``; a shrink needs ``min_reporting_ratio`` of the replicas to report; of
+    ``panic_replicas`` or more no larger share than ``panic_ratio`` may turn unhealthy in one round; after
+    ``breaker_failures`` actions in a row without effect the next one waits ``breaker_open_seconds``.
+    """
+
+    stale_after_intervals: int
+    min_reporting_ratio: float
+    panic_ratio: float
+    panic_replicas: int
+    breaker_failures: int
+    breaker_open_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Scaling:
-    """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions."""
+    """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions, the safety."""
 
     interval_seconds: float
     policies: tuple[Literal["resource"], ...]
@@ -161,11 +178,22 @@ class Scaling:
     memory: Band
     disk: Band
     critical_ratio: float
+    safety: Safety
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one replica may take, whatever its tier; the percentages are of its memory."""
+
+    queue_memory_percent: int
+    heap_percent: int
+    connections: int
+    processes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Tier settings that component configuration needs. None: the tier does not ask for it."""
+    """Settings that component configuration needs. None: the tier does not ask for it."""
 
     strategy: str
     failover: str | None
@@ -175,6 +203,7 @@ class Settings:
     metrics_retention_seconds: int
     replication_factor: int
     max_concurrent_tasks: int
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,6 @@ from math import ceil, isfinite
 from cfscale.core.plan import Band, Scaling, Service
 from cfscale.core.samples import Quality, Replica, ReplicaState, Sample, Usage
 
-FRESH_INTERVALS = 3
-REPORTING_RATIO = 0.7
 # a thousand times its limit is not a measurement, whether the limit is enforced or not
 _MOST_RATIO = 1000.0
 _ROUNDING = 1e-9
@@ -84,10 +82,9 @@ class Reading:
         """Mean utilisation of the replicas that reported; zero where none did."""
         return self.load / len(self.ratios) if self.ratios else 0.0
 
-    @property
-    def trusted(self) -> bool:
+    def trusted(self, min_reporting_ratio: float) -> bool:
         """Whether a shrink may rest on it: enough replicas report, and only complete values."""
-        enough = bool(self.ratios) and len(self.ratios) >= REPORTING_RATIO * self.expected
+        enough = bool(self.ratios) and len(self.ratios) >= min_reporting_ratio * self.expected
         return enough and self.quality in (Quality.OK, Quality.APPROX)
 
     @property
@@ -115,7 +112,7 @@ class Proposal:
 def propose(observation: Observation, scaling: Scaling) -> Proposal:
     """What the resources of one service ask for; the largest wish wins, and doubt keeps what is there."""
     cpu, memory, disk = (_reading(resource, observation, scaling) for resource in _RATIOS)
-    blocked = _blocked(observation, cpu, memory)
+    blocked = _blocked(observation, scaling, cpu, memory)
     replicas, reason = _grown(observation, scaling, cpu, memory) or (
         (observation.current, blocked) if blocked else _settled(observation, scaling, cpu, memory)
     )
@@ -165,7 +162,7 @@ def _settled(observation: Observation, scaling: Scaling, cpu: Reading, memory: R
     return wanted, f"{below}: {wanted} needed"
 
 
-def _blocked(observation: Observation, cpu: Reading, memory: Reading) -> str:
+def _blocked(observation: Observation, scaling: Scaling, cpu: Reading, memory: Reading) -> str:
     """Why fewer replicas are out of the question in this tick; empty where they are not."""
     if not cpu.ratios and not memory.ratios:
         return "no usable metrics: nothing is changed"
@@ -174,7 +171,7 @@ def _blocked(observation: Observation, cpu: Reading, memory: Reading) -> str:
     if kills := _oom_kills(observation):
         return f"{kills} killed for lack of memory: no shrinking"
     for reading in (cpu, memory):
-        if not reading.trusted:
+        if not reading.trusted(scaling.safety.min_reporting_ratio):
             doubt = "" if reading.quality in (Quality.OK, Quality.APPROX) else f" ({reading.quality})"
             return f"{len(reading.ratios)} of {reading.expected} report {reading.resource}{doubt}: no shrinking"
     return ""
@@ -206,7 +203,7 @@ def _reading(resource: str, observation: Observation, scaling: Scaling) -> Readi
     usages = [usage for usage in observation.usages if usage.replica in ready]
     ratios = [(usage, _RATIOS[resource](usage, observation.service)) for usage in usages]
     known = [(usage, ratio) for usage, ratio in ratios if ratio is not None]
-    fresh = [(usage, ratio) for usage, ratio in known if _fresh(usage, observation.time, scaling.interval_seconds)]
+    fresh = [(usage, ratio) for usage, ratio in known if _fresh(usage, observation.time, scaling)]
     shown = [usage for usage, _ in fresh or known]
     return Reading(
         resource=resource,
@@ -219,9 +216,9 @@ def _reading(resource: str, observation: Observation, scaling: Scaling) -> Readi
     )
 
 
-def _fresh(usage: Usage, time: float, interval: float) -> bool:
+def _fresh(usage: Usage, time: float, scaling: Scaling) -> bool:
     """Whether a usage may count: a clock that jumped, a suspended host or a hung source makes it stale."""
-    longest = FRESH_INTERVALS * interval
+    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
     return (
         usage.quality is not Quality.STALE
         and abs(time - usage.taken_at) <= longest

@@ -4,15 +4,17 @@ A replica count is driver / what one replica holds at target utilisation, never 
 one where the tier promises failover. Coordinators follow the environment's limit per instance instead.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import ceil
 
-from cfscale.core.plan import Health, HealthKind, LedgerEntry, Service, Settings
+from cfscale.core.nodes import memory_of
+from cfscale.core.overrides import health_of, path_of, published, resources_of
+from cfscale.core.plan import LedgerEntry, Service, Settings
 from cfscale.core.rules import cpu_at, working_memory
-from cfscale.core.tier import Catalogue, Leaf, ServiceKind, Tier
-from cfscale.core.units import parse_cpu, parse_size
+from cfscale.core.tier import Catalogue, Leaf, Tier
+from cfscale.core.units import format_size
 from cfscale.core.workload import (
     HealthOverride,
     Profile,
@@ -22,20 +24,28 @@ from cfscale.core.workload import (
     checked_env,
     duration,
 )
-from cfscale.errors import InputError
+from cfscale.errors import InputError, RefusedError
 
 SERVICES = ("coordinator", "agents", "loadbalancer", "queue")
+MOST_REPLICAS = 100_000
+# a balancer takes one published port each, and a queue has one primary: neither may be grown like a worker
+_FIXED = ("loadbalancer", "queue")
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """Everything the services of one cell follow from."""
+    """Everything the services of one cell follow from.
+
+    ``cpu_demand`` (millicores) and ``memory_demand`` (bytes) are what the services of the cell must add up to, at least.
+    """
 
     profile: Profile
     catalogue: Catalogue
     tier: Tier
     workload: Workload
     settings: Settings
+    cpu_demand: int = 0
+    memory_demand: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +75,19 @@ def cell_services(cell: Cell) -> tuple[tuple[Service, ...], tuple[LedgerEntry, .
     unknown = sorted({*cell.profile.services, *cell.profile.scaling.services} - set(SERVICES))
     if unknown:
         raise InputError(f"no service is called '{unknown[0]}': the services are {', '.join(SERVICES)}")
-    built = [_service(cell, name) for name in SERVICES]
-    return tuple(service for service, _ in built), tuple(entry for _, entries in built for entry in entries)
+    built = {name: _service(cell, name) for name in SERVICES if name != "agents"}
+    built["agents"] = _service(_left_by(cell, [service for service, _ in built.values()]), "agents")
+    ordered = [built[name] for name in SERVICES]
+    return tuple(service for service, _ in ordered), tuple(entry for _, entries in ordered for entry in entries)
+
+
+def _left_by(cell: Cell, others: Iterable[Service]) -> Cell:
+    """The cell with the demand that these services leave to the agents: none where the profile bounds their count itself."""
+    if "agents" in cell.profile.scaling.services:
+        return replace(cell, cpu_demand=0, memory_demand=0)
+    cpu = sum(service.replicas * service.cpu_request_millicores for service in others)
+    memory = sum(service.replicas * memory_of(service) for service in others)
+    return replace(cell, cpu_demand=max(0, cell.cpu_demand - cpu), memory_demand=max(0, cell.memory_demand - memory))
 
 
 def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
@@ -89,11 +110,14 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
         driver=count.driver,
         rules=tuple(entry.rule for entry in entries),
         port=override.port or kind.port,
-        health=_health(cell, name, kind, override.health or HealthOverride()),
+        health=health_of(cell.catalogue.rules, name, kind, override.health or HealthOverride()),
         command=tuple(kind.command if override.command is None else override.command),
         env=checked_env(name, override.env or {}),
-        publish=_published(override.publish or kind.publish, replicas, name),
-        routes=tuple(kind.routes if override.routes is None else override.routes),
+        publish=published(override.publish or kind.publish, replicas, name),
+        routes=tuple(
+            path_of(route, f"services.{name}.routes")
+            for route in (kind.routes if override.routes is None else override.routes)
+        ),
         sticky_header=override.sticky_header or kind.sticky_header,
         one_writer=kind.one_writer and override.image is None,
         stop_grace_seconds=duration(override.stop_grace, kind.stop_grace, f"services.{name}.stop_grace"),
@@ -115,8 +139,9 @@ def _shape(cell: Cell, name: str, override: ServiceOverride) -> Shape:
     )
     if override.resources is None:
         return shape
-    cpu = shape.cpu_limit if override.resources.cpu is None else parse_cpu(override.resources.cpu)
-    memory = shape.memory_limit if override.resources.memory is None else parse_size(override.resources.memory)
+    given_cpu, given_memory = resources_of(name, override.resources)
+    cpu = given_cpu or shape.cpu_limit
+    memory = given_memory or shape.memory_limit
     return Shape(
         min(shape.cpu_request, cpu or shape.cpu_request),
         cpu,
@@ -148,7 +173,7 @@ def _coordinators(cell: Cell, _shape: Shape, workload: Workload) -> Count:
 
 
 def _agents(cell: Cell, shape: Shape, workload: Workload) -> Count:
-    """The largest of the drivers memory, CPU and replication factor."""
+    """The largest of the drivers memory, CPU and replication factor; more where the services would fall short of demand."""
     rules, target = cell.catalogue.rules, _target(cell)
     memory = working_memory(rules, workload)
     cpu = cpu_at(cell.catalogue, Fraction(workload.agents)) - rules.leaf("sizing.cpu_intercept").millicores
@@ -157,6 +182,11 @@ def _agents(cell: Cell, shape: Shape, workload: Workload) -> Count:
         "cpu": ceil(cpu / shape.cpu_request),
         "replication_factor": cell.settings.replication_factor - _spare(cell),
     }
+    missing = max(ceil(cell.memory_demand / shape.memory_limit), ceil(cell.cpu_demand / shape.cpu_request)) - _spare(
+        cell
+    )
+    if missing > max(drivers.values()):
+        drivers["demand"] = missing
     driver = max(drivers, key=lambda name: drivers[name])
     spare = f" + {_spare(cell)} for failover" if _spare(cell) else ""
     counts = ", ".join(f"{name} {count}" for name, count in drivers.items())
@@ -193,8 +223,16 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
         least, most = cell.settings.replication_factor, _agents(cell, shape, top).replicas
     least = least if given.min is None else given.min
     most = max(most, least) if given.max is None else given.max
+    if count.replicas > MOST_REPLICAS:
+        raise RefusedError(
+            f"{name} would take {count.replicas} replicas of {format_size(shape.memory_limit)}, more than {MOST_REPLICAS}: give services.{name}.resources more"
+        )
     if least > most:
         raise InputError(f"scaling.services.{name}: min {least} is above max {most}: swap or change them")
+    if least < most and name in _FIXED:
+        raise InputError(
+            f"scaling.services.{name}: its count cannot move while it runs: give min and max the same value"
+        )
     if count.replicas > most:
         raise InputError(
             f"scaling.services.{name}.max is {most} but the workload needs {count.replicas}: raise it or plan for less"
@@ -203,42 +241,14 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
 
 
 def _storage(cell: Cell, name: str, shape: Shape, replicas: int) -> int:
-    """Bytes of one replica's share: the queue's log is twice its memory, the coordinators share the rest of the tier's."""
-    queue_log = 2 * int(cell.tier.services["queue"]["memory_limit"].bytes)
+    """Bytes of one replica's share: the queue's log follows its memory, the coordinators share the rest of the tier's."""
+    factor = int(cell.catalogue.rules.leaf("sizing.queue_log").exact)
     if name == "queue":
-        return 2 * shape.memory_limit
+        return factor * shape.memory_limit
     if name != "coordinator":
         return 0
-    return ceil(Fraction(int(cell.tier.resources["storage"].bytes) - queue_log, replicas))
-
-
-def _published(publish: str | None, replicas: int, name: str) -> str | None:
-    """``host:port`` for one replica, ``host:first-last`` for several: one port each."""
-    if publish is None:
-        return None
-    host, _, port = publish.rpartition(":")
-    if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_536 - replicas:
-        raise InputError(f"services.{name}.publish '{publish}': write HOST:PORT with a port up to {65_536 - replicas}")
-    host = host or "127.0.0.1"
-    return f"{host}:{port}" if replicas == 1 else f"{host}:{port}-{int(port) + replicas - 1}"
-
-
-def _health(cell: Cell, name: str, kind: ServiceKind, override: HealthOverride) -> Health:
-    rules, where = cell.catalogue.rules, f"services.{name}.health"
-    return Health(
-        kind=HealthKind(override.kind or str(kind.health["kind"])),
-        path=override.path or str(kind.health.get("path", "/")),
-        status=override.status or 200,
-        json=override.json or {},
-        rpc_path=override.rpc_path or str(kind.health.get("rpc_path", "/rpc")),
-        interval_seconds=duration(override.interval, rules.leaf("health.interval").seconds, f"{where}.interval"),
-        timeout_seconds=duration(override.timeout, rules.leaf("health.timeout").seconds, f"{where}.timeout"),
-        start_period_seconds=duration(
-            override.start_period, rules.leaf("health.start_period").seconds, f"{where}.start_period"
-        ),
-        rise=override.rise or int(rules.leaf("health.rise").exact),
-        fall=override.fall or int(rules.leaf("health.fall").exact),
-    )
+    queue = _shape(cell, "queue", cell.profile.services.get("queue", ServiceOverride()))
+    return ceil(Fraction(max(0, int(cell.tier.resources["storage"].bytes) - factor * queue.memory_limit), replicas))
 
 
 def _entries(name: str, count: Count, replicas: int, shape: Shape) -> tuple[LedgerEntry, ...]:

@@ -1,11 +1,12 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.plan import Band, Damping, Scaling, Settings
+from cfscale.core.plan import Band, Damping, Limits, Safety, Scaling, Settings
 from cfscale.core.tier import Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
+from cfscale.errors import InputError
 
 
-def settings_of(tier: Tier, *, stand_alone: bool) -> Settings:
+def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
     """What component configuration needs of a tier; a stand-alone environment keeps one copy and has no failover."""
     balancing, copies = tier.load_balancing, tier.configuration.get("replication_factor")
     failover = balancing.get("failover")
@@ -18,14 +19,28 @@ def settings_of(tier: Tier, *, stand_alone: bool) -> Settings:
         metrics_retention_seconds=tier.monitoring["metrics_retention"].seconds,
         replication_factor=1 if stand_alone or copies is None else int(copies.exact),
         max_concurrent_tasks=tier.top("tasks"),
+        limits=_limits(rules),
+    )
+
+
+def _limits(rules: Rules) -> Limits:
+    return Limits(
+        queue_memory_percent=int(rules.leaf("limits.queue_memory").exact),
+        heap_percent=int(rules.leaf("limits.heap").exact),
+        connections=int(rules.leaf("limits.connections").exact),
+        processes=int(rules.leaf("limits.processes").exact),
     )
 
 
 def scaling_of(profile: Profile, rules: Rules) -> Scaling:
     """What ``scale`` obeys; raises InputError for a duration or a band that is none."""
     given = profile.scaling
-    policies = given.policies if given.policies is not None else [PolicyProfile(kind="resource")]
-    policy = policies[0] if policies else PolicyProfile(kind="resource")
+    policies = [PolicyProfile(kind="resource")] if given.policies is None else given.policies
+    if len(policies) != 1:
+        raise InputError(
+            f"scaling.policies has {len(policies)} entries: give one, or leave the key out for the default"
+        )
+    policy = policies[0]
     return Scaling(
         interval_seconds=duration(given.interval, rules.leaf("scaling.damping.interval").seconds, "scaling.interval"),
         policies=tuple(policy.kind for policy in policies),
@@ -36,11 +51,27 @@ def scaling_of(profile: Profile, rules: Rules) -> Scaling:
         memory=_band(policy.memory, rules, "memory"),
         disk=_band(None, rules, "disk"),
         critical_ratio=rules.leaf("scaling.resource.critical").ratio,
+        safety=_safety(rules),
+    )
+
+
+def _safety(rules: Rules) -> Safety:
+    return Safety(
+        stale_after_intervals=int(rules.leaf("scaling.safety.stale_after").exact),
+        min_reporting_ratio=rules.leaf("scaling.safety.min_reporting").ratio,
+        panic_ratio=rules.leaf("scaling.safety.panic").ratio,
+        panic_replicas=int(rules.leaf("scaling.safety.panic_replicas").exact),
+        breaker_failures=int(rules.leaf("scaling.safety.breaker_failures").exact),
+        breaker_open_seconds=rules.leaf("scaling.safety.breaker_open").seconds,
     )
 
 
 def _band(given: BandOverride | None, rules: Rules, resource: str) -> Band:
     if given is not None:
+        if given.scale_down >= given.scale_up:
+            raise InputError(
+                f"scaling.policies.0.{resource}: scale_down {given.scale_down:g} must be below scale_up {given.scale_up:g}"
+            )
         return Band(given.scale_up / 100, given.scale_down / 100)
     return Band(
         rules.leaf(f"scaling.resource.{resource}.scale_up").ratio,

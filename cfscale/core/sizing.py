@@ -40,10 +40,12 @@ def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
     admission = _admit(profile, catalogue, grown)
     tier, cells = choose_tier(catalogue, admission.workload, profile.tier)
     share = _share(admission.workload, cells)
-    settings = settings_of(tier, stand_alone=profile.environment in _STAND_ALONE)
-    cell = Cell(profile, catalogue, tier, share, settings)
-    services, service_ledger = cell_services(cell)
+    settings = settings_of(tier, catalogue.rules, stand_alone=profile.environment in _STAND_ALONE)
     demand, demand_ledger = _demand(catalogue, tier, admission.workload, cells)
+    cell = Cell(
+        profile, catalogue, tier, share, settings, -(-demand.cpu_millicores // cells), -(-demand.memory_bytes // cells)
+    )
+    services, service_ledger = cell_services(cell)
     totals = _totals(services, cells)
     nodes = _nodes(catalogue, services, settings)
     ledger = (
@@ -72,7 +74,7 @@ def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
         scaling=scaling_of(profile, catalogue.rules),
         ledger=ledger,
         conflicts=conflicts_of(catalogue, tier, demand, cells),
-        warnings=(*admission.warnings, *_warnings(tier, settings, cells)),
+        warnings=(*admission.warnings, *_shortfalls(demand, totals), *_warnings(tier, settings, cells)),
     )
 
 
@@ -179,6 +181,20 @@ def _node_entry(nodes: Nodes) -> LedgerEntry:
         "nodes",
         f"first-fit decreasing of whole replicas on {shape}, spare included",
         "node_shapes of tiers/rules.yaml",
+    )
+
+
+def _shortfalls(demand: Demand, totals: Amounts) -> tuple[str, ...]:
+    """What replicas made smaller than the tier's, in a count that the profile bounds, do not add up to."""
+    short = []
+    if totals.memory_bytes < demand.memory_bytes:
+        short.append(f"{totals.memory_bytes / GIB:.3g} of {demand.memory_bytes // GIB} GiB")
+    if totals.cpu_millicores < demand.cpu_millicores:
+        short.append(f"{totals.cpu_millicores / 1000:g} of {demand.cpu_millicores / 1000:g} cores")
+    if not short:
+        return ()
+    return (
+        f"the services as the profile sizes them hold {' and '.join(short)} of the demand: give them more, or leave out scaling.services.agents",
     )
 
 

@@ -129,6 +129,7 @@ class Rules(Struct, frozen=True):
     sizing: dict[str, object]
     scaling: dict[str, object]
     health: dict[str, object]
+    limits: dict[str, object]
     phases: list[Phase]
     node_shapes: list[dict[str, Leaf]]
     conflicts: list[SourceConflict]

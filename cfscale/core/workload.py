@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 from cfscale.core.units import parse_duration
 from cfscale.errors import InputError
 
+ALSO = "x-also"  # what a schema admits beside the type, put into ``type`` when the schema is printed
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Replicas = Annotated[int, Meta(ge=1, le=100_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
@@ -26,8 +27,11 @@ Name = Annotated[
         description="lower-case letters, digits and inner hyphens, at most 63",
     ),
 ]
-Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=65_536)]
+# scalars of a profile stay text until these types say what they are; other YAML readers see a number or a boolean first
+Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=65_536, extra_json_schema={ALSO: ["number", "boolean"]})]
+Amount = Annotated[str, Meta(extra_json_schema={ALSO: ["number"]})]
 _DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?", re.ASCII)
+_LONGEST_SECONDS = 315_360_000.0  # timers of the operating system and of the components end not far above
 _LEAST_GROWTH, _MOST_GROWTH = Fraction(1, 100), 1000
 _SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
 Environment = Literal["development", "staging", "production"]
@@ -59,8 +63,8 @@ class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Limits of one replica, where they differ from the tier's shape; requests follow the limits."""
 
-    cpu: str | None = None
-    memory: str | None = None
+    cpu: Amount | None = None
+    memory: Amount | None = None
 
 
 class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -133,7 +137,7 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     users: Count | None = None
     agents: Count | None = None
     tasks: Count | None = None
-    growth: str = "1"
+    growth: Amount = "1"
     tier: str = "auto"
     slo: Slo | None = None
     services: dict[str, ServiceOverride] = {}
@@ -182,6 +186,9 @@ def duration(text: str | None, default: float, where: str) -> float:
     if text is None:
         return default
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
+    if seconds > _LONGEST_SECONDS:
+        raise InputError(f"{where}: '{text}' is longer than ten years: give less")
+    return seconds

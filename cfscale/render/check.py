@@ -12,7 +12,6 @@ import yaml
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import ActionError, InputError
-from cfscale.render.context import QUEUE_SHARE_PERCENT
 from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
 
 _SHOWN = 3
@@ -219,7 +218,7 @@ def _valkey(plan: DeploymentPlan, text: str) -> Iterator[str]:
     memory = service.memory_limit_bytes or service.memory_request_bytes
     planned = {
         "port": str(service.port),
-        "maxmemory": str(memory * QUEUE_SHARE_PERCENT // 100),
+        "maxmemory": str(memory * plan.settings.limits.queue_memory_percent // 100),
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",
     }

@@ -18,9 +18,6 @@ from cfscale.errors import InputError
 from cfscale.render.families import START_ALLOWANCE_SECONDS, family_of, health_command
 
 QUEUE_CONFIG = "/etc/cfscale/valkey.conf"
-# What may be held in memory: the rest is for buffers and the copies that a rewrite of the log or a collection makes.
-QUEUE_SHARE_PERCENT = 75
-HEAP_SHARE_PERCENT = 75
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ALGORITHMS = {
     "round_robin": "roundrobin",
@@ -66,6 +63,7 @@ class Container:
     reserved_memory: str
     stop_grace: str
     update: str
+    processes: int
     build: str | None = None
     user: str | None = None
     command: tuple[str, ...] = ()
@@ -103,6 +101,7 @@ class Balancer:
     health_path: str
     log_level: str
     threads: int
+    connections: int
     hard_stop: str
     routes: tuple[tuple[str, str], ...]
     default: str | None
@@ -115,6 +114,7 @@ class Queue:
 
     port: int
     memory_bytes: int
+    connections: int
 
 
 def project(plan: DeploymentPlan) -> dict[str, object]:
@@ -155,6 +155,7 @@ def _container(
         reserved_memory=format_size(service.memory_request_bytes),
         stop_grace=_duration(service.stop_grace_seconds),
         update="replace" if service.name in {"loadbalancer", "queue"} else "update",
+        processes=plan.settings.limits.processes,
         build=f"./images/{service.name}" if service.build else None,
         user=family_of(service).user,
         command=command or (_queue_command(service) if is_queue else service.command),
@@ -188,7 +189,7 @@ def _platform(plan: DeploymentPlan, service: Service) -> dict[str, str]:
         "PORT": str(service.port),
     }
     if family_of(service).name == "node" and service.memory_limit_bytes is not None:
-        heap = max(1, service.memory_limit_bytes * HEAP_SHARE_PERCENT // 100 // MIB)
+        heap = max(1, service.memory_limit_bytes * plan.settings.limits.heap_percent // 100 // MIB)
         found["NODE_OPTIONS"] = f"--max-old-space-size={heap}"
     return found
 
@@ -228,6 +229,7 @@ def balancer(plan: DeploymentPlan) -> Balancer:
         health_path=_path(service, service.health.path),
         log_level=_known(_LOG_LEVELS, settings.log_level, "log level"),
         threads=max(1, -(-cores // 1000)),
+        connections=settings.limits.connections,
         hard_stop=_milliseconds(max(1.0, service.stop_grace_seconds - 1)),
         routes=tuple((prefix, name) for prefix, name in routes if prefix != "/"),
         default=dict(routes).get("/"),
@@ -291,4 +293,5 @@ def queue(plan: DeploymentPlan) -> Queue:
     """The queue's configuration; a queue without a memory limit keeps within its request."""
     service = plan.service("queue")
     memory = service.memory_limit_bytes or service.memory_request_bytes
-    return Queue(service.port, memory * QUEUE_SHARE_PERCENT // 100)
+    limits = plan.settings.limits
+    return Queue(service.port, memory * limits.queue_memory_percent // 100, limits.connections)

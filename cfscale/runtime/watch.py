@@ -170,7 +170,7 @@ class Scaler:
             return history
         if outcome.decision.applied and outcome.replicas is not None:
             return history.succeeded(outcome.replicas, self.clock.now())
-        return history.failed(outcome.decision.action, outcome.replicas, now, self.plan.scaling.interval_seconds)
+        return history.failed(outcome.decision.action, outcome.replicas, now, self.plan.scaling)
 
     def _journal_hold(self, hands: Hands, decision: Decision) -> None:
         """A hold is written when its reason changes, not with every tick."""

@@ -21,7 +21,9 @@ from cfscale.core.plan import (
     DeploymentPlan,
     Health,
     HealthKind,
+    Limits,
     Nodes,
+    Safety,
     Scaling,
     Service,
     Settings,
@@ -81,8 +83,10 @@ def plan_of(*services: Service) -> DeploymentPlan:
         totals=nothing,
         nodes=Nodes(1, 1000, 1 << 30),
         services=services,
-        settings=Settings("lab", None, "info", 600, 0, 600, 1, 1),
-        scaling=Scaling(1, ("resource",), 0.1, damping, damping, band, band, band, 0.95),
+        settings=Settings("lab", None, "info", 600, 0, 600, 1, 1, Limits(75, 75, 4000, 1024)),
+        scaling=Scaling(
+            1, ("resource",), 0.1, damping, damping, band, band, band, 0.95, Safety(3, 0.7, 0.5, 5, 3, 600)
+        ),
         ledger=(),
         conflicts=(),
         warnings=(),

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from cfscale import __version__
+from cfscale.adapters.assets import compile_catalogue
 from cfscale.cli import console
 from tests.conftest import Result
 
@@ -40,6 +41,15 @@ def test_the_version_is_answered_before_typer_is_imported(flag: str, tmp_path: P
     assert done.stderr == "False"
 
 
+LISTING = """
+import pathlib, sys
+from cfscale.adapters import assets
+from cfscale.cli.main import run
+assets._COMPILED = pathlib.Path(sys.argv[1])
+code = run(sys.argv[2:])
+sys.stderr.write("\\n" + " ".join(sys.modules))
+sys.exit(code)
+"""
 HEAVY = {"docker", "httpx", "rich", "jinja2", "yaml", "psutil", "asyncio", "requests"}
 
 
@@ -54,11 +64,18 @@ HEAVY = {"docker", "httpx", "rich", "jinja2", "yaml", "psutil", "asyncio", "requ
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_a_command_loads_only_what_it_needs(argv: tuple[str, ...], allowed: set[str], tmp_path: Path) -> None:
-    code = "import sys; from cfscale.cli.main import run; code = run(sys.argv[1:]); sys.stderr.write('\\n' + ' '.join(sys.modules)); sys.exit(code)"
-    compiled = subprocess.run(
-        [sys.executable, "-c", code, *argv], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    # the catalogue as a wheel carries it: a checkout whose sources were edited would have to parse them
+    catalogue = tmp_path / "catalogue.json"
+    catalogue.write_bytes(compile_catalogue())
+    done = subprocess.run(
+        [sys.executable, "-c", LISTING, str(catalogue), *argv],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    loaded = set(compiled.stderr.splitlines()[-1].split())
+    loaded = set(done.stderr.splitlines()[-1].split())
 
     assert loaded & HEAVY <= allowed
 
@@ -179,3 +196,19 @@ def test_text_from_outside_cannot_steer_the_terminal_and_is_no_markup() -> None:
     assert "err [/]" in table
     assert "\x1b]" not in table
     assert "\x07" not in table
+
+
+def test_without_a_command_the_help_is_shown_as_a_mistake(cfscale: Callable[..., Result]) -> None:
+    result = cfscale()
+
+    assert (result.code, result.stdout) == (2, "")
+    assert "A first look:" in result.stderr
+
+
+def test_debug_shows_where_an_error_comes_from_before_it_says_so(cfscale: Callable[..., Result]) -> None:
+    result = cfscale("plan", "absent.yaml", "--debug")
+
+    assert result.code == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in cfscale("plan", "absent.yaml").stderr

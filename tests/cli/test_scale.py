@@ -52,7 +52,8 @@ def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeService:
     fake = FakeService(RealTime(), lambda _time: 10.0, startup_seconds=0.0).start(2)
 
     def open_fake(plan: DeploymentPlan, _wanted: str, _profile: str | None) -> Deployment:
-        return Deployment(plan, State(Path(os.environ["CFSCALE_STATE_DIR"])), fake, None)
+        state = State(Path(os.environ["CFSCALE_STATE_DIR"]))
+        return Deployment(plan, state, fake, None, state.folder, lambda: ())
 
     monkeypatch.setattr(engines, "open_deployment", open_fake)
     monkeypatch.setattr(watch, "FIRST_WINDOW_SECONDS", 0.0)
@@ -118,6 +119,16 @@ def test_an_action_that_fails_is_a_failure(cfscale: Callable[..., Result], servi
     assert (result.code, json.loads(result.stdout)["applied"]) == (1, False)
 
 
+def test_a_journal_out_of_reach_bars_shrinking_not_growing(
+    cfscale: Callable[..., Result], service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "state" / "journal.jsonl").mkdir(parents=True)
+    result = cfscale("scale", *SIZE, "--apply", "-o", "json")
+    assert (result.code, service.calls, json.loads(result.stdout)["applied"]) == (0, ["grow 3"], True)
+    assert "nothing will shrink" in result.stderr
+    assert "grows all the same" in result.stderr
+
+
 def test_a_second_scaler_is_told_who_holds_the_lock(cfscale: Callable[..., Result], service: FakeService) -> None:
     with Lock(service.target, command="cfscale scale --watch", started_at="now"):
         result = cfscale("scale", *SIZE, "--apply")
@@ -139,7 +150,8 @@ def test_a_signal_ends_the_loop_with_its_code(
     service.load = load
 
     def interrupt() -> None:
-        looked.wait(10)
+        if not looked.wait(10):  # the command has failed: spare the tests that follow
+            return
         os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)

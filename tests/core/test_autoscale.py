@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cfscale.core.autoscale import BREAKER_SECONDS, History, Recommendation, decide, unavailable
+from cfscale.core.autoscale import History, Recommendation, decide, unavailable
 from cfscale.core.decision import Action, Decision, Urgency
 from cfscale.core.plan import Damping, Scaling
 from cfscale.core.policy import Observation, Pause
@@ -164,13 +164,13 @@ def test_a_paused_direction_holds_until_the_pause_ends(cpu: float, pause: Pause,
 
 
 def test_failed_actions_are_retried_ever_later_and_bar_only_their_own_direction() -> None:
-    history = History(replicas=2).failed(Action.SCALE_UP, 2, NOW, 10.0)
+    history = History(replicas=2).failed(Action.SCALE_UP, 2, NOW, SCALING)
     assert history.retry_at == NOW + 20
     assert "did not take effect" in decided(observed(2, 1.0), UNDAMPED, history).reason
     assert decided(observed(2, 0.0, 0.0), UNDAMPED, history).action is Action.SCALE_DOWN
     for _ in range(2):
-        history = history.failed(Action.SCALE_UP, 2, NOW, 10.0)
-    assert history.retry_at == NOW + BREAKER_SECONDS
+        history = history.failed(Action.SCALE_UP, 2, NOW, SCALING)
+    assert history.retry_at == NOW + SCALING.safety.breaker_open_seconds
     assert history.succeeded(3, NOW).failures == 0
 
 
@@ -276,3 +276,13 @@ def test_equal_arguments_give_equal_decisions(situation: Observation, scaling: S
 @given(situations, scalings, histories)
 def test_somebody_healthy_always_stays(situation: Observation, scaling: Scaling, history: History) -> None:
     assert decided(situation, scaling, history).desired >= 1
+
+
+@pytest.mark.parametrize(("failures", "wait"), [(1, 20.0), (2, 600.0)])
+def test_the_breaker_opens_after_as_many_failures_as_the_plan_says(failures: int, wait: float) -> None:
+    strict = replace(SCALING, safety=replace(SCALING.safety, breaker_failures=2))
+    history = History(replicas=2)
+    for _ in range(failures):
+        history = history.failed(Action.SCALE_UP, 2, NOW, strict)
+
+    assert history.retry_at == NOW + wait

@@ -227,9 +227,9 @@ def test_every_service_respects_its_bounds_and_the_replication_factor(
 
 @given(counts, counts, counts, st.sampled_from(["users", "agents", "tasks"]), st.integers(1, 5000))
 def test_more_load_never_asks_for_less(users: int, agents: int, tasks: int, driver: str, more: int) -> None:
-    before = {"users": users, "agents": agents, "tasks": tasks}
-    after = {**before, driver: before[driver] + more}
-    small, large = plan(**before), plan(**after)
+    grown = {"users": users, "agents": agents, "tasks": tasks}
+    grown[driver] += more
+    small, large = plan(users, agents, tasks), plan(grown["users"], grown["agents"], grown["tasks"])
 
     assert large.demand.memory_bytes >= small.demand.memory_bytes
     assert large.demand.cpu_millicores >= small.demand.cpu_millicores

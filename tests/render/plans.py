@@ -11,7 +11,9 @@ from cfscale.core.plan import (
     DeploymentPlan,
     Health,
     HealthKind,
+    Limits,
     Nodes,
+    Safety,
     Scaling,
     Service,
     Settings,
@@ -21,14 +23,20 @@ from cfscale.core.units import GIB, MIB
 TIERS = ("single-user", "team", "department", "enterprise")
 _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
 _AGENTS = {"single-user": (2, 4), "team": (10, 12), "department": (20, 40), "enterprise": (60, 110)}
+_LIMITS = Limits(75, 75, 4000, 1024)
 _SETTINGS = {
-    "single-user": Settings("round_robin", None, "debug", 1800, 100 * MIB, 86_400, 1, 100),
-    "team": Settings("round_robin", "automatic", "info", 7200, 500 * MIB, 604_800, 2, 500),
-    "department": Settings("weighted_least_connections", "cross_region", "warn", 14_400, 2 * GIB, 2_592_000, 3, 2000),
-    "enterprise": Settings("intelligent_routing", "global", "error", 28_800, 8 * GIB, 31_536_000, 5, 20_000),
+    "single-user": Settings("round_robin", None, "debug", 1800, 100 * MIB, 86_400, 1, 100, _LIMITS),
+    "team": Settings("round_robin", "automatic", "info", 7200, 500 * MIB, 604_800, 2, 500, _LIMITS),
+    "department": Settings(
+        "weighted_least_connections", "cross_region", "warn", 14_400, 2 * GIB, 2_592_000, 3, 2000, _LIMITS
+    ),
+    "enterprise": Settings("intelligent_routing", "global", "error", 28_800, 8 * GIB, 31_536_000, 5, 20_000, _LIMITS),
 }
 _DAMPING = Damping(0.0, 30.0, 100, 4)
-_SCALING = Scaling(10.0, ("resource",), 0.1, _DAMPING, _DAMPING, Band(0.8, 0.3), Band(0.85, 0.4), Band(0.9, 0.5), 0.95)
+_SAFETY = Safety(3, 0.7, 0.5, 5, 3, 600.0)
+_SCALING = Scaling(
+    10.0, ("resource",), 0.1, _DAMPING, _DAMPING, Band(0.8, 0.3), Band(0.85, 0.4), Band(0.9, 0.5), 0.95, _SAFETY
+)
 
 
 def plan_for(tier: str) -> DeploymentPlan:

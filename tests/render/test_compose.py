@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 
-from cfscale.core.plan import DeploymentPlan, Health, HealthKind
+from cfscale.core.plan import DeploymentPlan, Health, HealthKind, Limits
 from cfscale.errors import ActionError, InputError
 from cfscale.render import compose
 from tests.conftest import ROOT
@@ -313,3 +313,18 @@ def test_an_unknown_setting_is_refused(field: str, what: str, templates: Mapping
 
     with pytest.raises(InputError, match=f"the {what} 'psychic' is unknown"):
         compose.render(odd, templates)
+
+
+def test_the_limits_of_the_plan_are_rendered(templates: Mapping[str, str]) -> None:
+    plan = plan_for("team")
+    limits = Limits(queue_memory_percent=50, heap_percent=25, connections=77, processes=33)
+    files = compose.render(replace(plan, settings=replace(plan.settings, limits=limits)), templates)
+    memory = plan.service("queue").memory_limit_bytes
+    assert memory is not None
+
+    assert f"\nmaxmemory {memory // 2}\n" in files["config/valkey.conf"]
+    assert "\nmaxclients 77\n" in files["config/valkey.conf"]
+    assert "\n    maxconn 77\n" in files["config/haproxy.cfg"]
+    for service in services_of(files).values():
+        assert service["deploy"]["resources"]["limits"]["pids"] == 33
+    assert services_of(files)["coordinator"]["environment"]["NODE_OPTIONS"] == "--max-old-space-size=512"

@@ -406,3 +406,10 @@ def test_killed_at_any_step_the_next_run_converges_and_the_journal_is_whole(
     assert all(decision.applied for decision in decisions if decision.action is not Action.HOLD)
     assert unfinished(again.journal.lines) == ()
     assert len({member.id for member in again.service.members}) == len(again.service.members)
+
+
+def test_asked_to_stop_before_the_only_tick_it_decides_nothing(lab: Callable[..., Lab]) -> None:
+    here = lab(load=4.0, replicas=2)
+    here.clock.stop_at = here.clock.time
+    assert list(here.scaler().once()) == []
+    assert here.service.calls == []
