@@ -265,7 +265,7 @@ def _watch(source: "Targets", pace: _Pace, output: Format, fail_on: Failing) -> 
 
     if output not in (Format.TABLE, Format.JSON):
         raise InputError(f"--watch shows a table, or JSON lines with -o json: -o {output} is for a single round")
-    slowest = max(target.health.timeout_seconds for target in source())
+    slowest = max((target.health.timeout_seconds for target in source()), default=0.0)
     if slowest >= pace.interval_seconds:
         raise InputError(f"one answer may take {slowest:g} s: give an --interval above that, or a shorter --timeout")
     code = 0
