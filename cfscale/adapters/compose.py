@@ -9,6 +9,7 @@ Nothing needs to record a count: the engine's list is the record, and ``up`` is 
 import os
 import signal
 import subprocess
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ _SHARED_NETWORK = "app"
 _UP_SECONDS = 1800.0  # images may have to be built or pulled
 _GROW_SECONDS = 300.0
 _DOWN_SECONDS = 120.0
+_DOWN_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _STOPS_AT_ONCE = 16
 _TAIL_LINES = 50
 
@@ -46,6 +48,10 @@ class Docker(Protocol):
 
     def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
         """What there still is of a project, in words."""
+        ...
+
+    def drop_ghosts(self, project: str) -> None:
+        """Detach from the project's networks what is no longer there."""
         ...
 
     def stop(self, container: str, grace_seconds: float) -> None:
@@ -107,14 +113,31 @@ class ComposeEngine:
             _require(name, count, replicas)
 
     def down(self, *, volumes: bool) -> None:
-        """Stop and remove all containers and networks of the project, each service within its own grace period."""
+        """Stop and remove all containers and networks of the project, each service within its own grace period.
+
+        Engines sometimes take a network for used after its last container has gone: that is tried again for a while.
+        """
+        for pause in (*_DOWN_PAUSES, None):
+            problem = self._taken_down(volumes=volumes)
+            if problem is None:
+                return
+            left = self._docker.leftovers(self._plan.name, volumes=volumes)
+            if pause is None or not all(item.startswith("network ") for item in left):
+                raise problem
+            self._docker.drop_ghosts(self._plan.name)
+            time.sleep(pause)
+
+    def _taken_down(self, *, volumes: bool) -> ActionError | None:
+        """One attempt, and what was wrong with it."""
         options = ("--remove-orphans", *(["--volumes"] if volumes else ()))
         grace = sum(service.stop_grace_seconds for service in self._plan.services)
-        self._compose("down", *options, seconds=_DOWN_SECONDS + grace)
-        if left := self._docker.leftovers(self._plan.name, volumes=volumes):
-            raise ActionError(
-                f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
-            )
+        try:
+            self._compose("down", *options, seconds=_DOWN_SECONDS + grace)
+        except ActionError as error:
+            return error
+        left = self._docker.leftovers(self._plan.name, volumes=volumes)
+        what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
+        return ActionError(what) if left else None
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every container of the plan's services; the queue's replicas are replicas of the queue."""

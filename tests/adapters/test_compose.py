@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from cfscale.adapters import compose
 from cfscale.adapters.cgroup import CgroupReader
 from cfscale.adapters.compose import ComposeEngine
 from cfscale.adapters.docker_engine import DockerEngine, StatsReader
@@ -63,6 +64,7 @@ class FakeDocker:
         self.containers = {one.id: one for one in replicas}
         self.left: tuple[str, ...] = ()
         self.stuck: set[str] = set()
+        self.ghosts = 0
         self.stopped: list[tuple[str, float]] = []
         self.problem: UnavailableError | None = None
         self.asked: list[tuple[str, Mapping[str, int], Sequence[str]]] = []
@@ -78,6 +80,10 @@ class FakeDocker:
 
     def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
         return tuple(f"{what} of {project}" for what in (*self.left, *(["volume"] if volumes and self.left else [])))
+
+    def drop_ghosts(self, project: str) -> None:
+        self.ghosts -= 1
+        self.left = self.left if self.ghosts else ()
 
     def stop(self, container: str, grace_seconds: float) -> None:
         self.stopped.append((container, grace_seconds))
@@ -251,6 +257,30 @@ def test_what_down_leaves_behind_is_named(tmp_path: Path, command: Callable[[str
     with pytest.raises(ActionError, match=f"left network of {PROJECT}, volume of {PROJECT}"):
         ComposeEngine(PLAN, tmp_path, docker).down(volumes=True)
     assert "--volumes" in said.read_text().split()
+
+
+def test_a_network_that_seems_used_a_moment_longer_is_tried_again(
+    tmp_path: Path, command: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("exit 0")
+    monkeypatch.setattr(compose, "_DOWN_PAUSES", (0.0, 0.0, 0.0))
+    docker = FakeDocker()
+    docker.left, docker.ghosts = ("network app",), 2
+    ComposeEngine(PLAN, tmp_path, docker).down(volumes=False)
+
+    assert docker.ghosts == 0
+
+
+def test_a_network_that_stays_in_use_is_named_in_the_end(
+    tmp_path: Path, command: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("exit 0")
+    monkeypatch.setattr(compose, "_DOWN_PAUSES", (0.0,))
+    docker = FakeDocker()
+    docker.left, docker.ghosts = ("network app",), 9
+
+    with pytest.raises(ActionError, match="left network app"):
+        ComposeEngine(PLAN, tmp_path, docker).down(volumes=False)
 
 
 def test_down_without_a_manifest_goes_by_the_labels(tmp_path: Path, command: Callable[[str], Path]) -> None:

@@ -5,6 +5,7 @@ The library's own deadline is a minute; here an engine that accepts and never an
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import ceil
 from socket import socket
 from threading import Lock
@@ -78,6 +79,16 @@ class DockerEngine:
             if volumes:
                 found += [("volume", one["Name"]) for one in client.volumes(filters=label)["Volumes"] or ()]
         return tuple(f"{kind} {name}" for kind, name in found)
+
+    def drop_ghosts(self, project: str) -> None:
+        """Detach from the project's networks the endpoints of containers that no longer exist: engines forget some."""
+        client, label = self._client(), {"label": f"{PROJECT}={project}"}
+        with suppress(GoneError), answering(ActionError):
+            there = {one["Id"] for one in client.containers(all=True)}
+            for network in client.networks(filters=label):
+                attached = client.inspect_network(network["Id"]).get("Containers") or {}
+                for container in set(attached) - there:
+                    client.disconnect_container_from_network(container, network["Id"], force=True)
 
     def stop(self, container: str, grace_seconds: float) -> None:
         """Ask it to end, and end it after the grace period. One that is gone or stopped is fine."""
