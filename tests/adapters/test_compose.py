@@ -65,6 +65,7 @@ class FakeDocker:
         self.left: tuple[str, ...] = ()
         self.stuck: set[str] = set()
         self.ghosts = 0
+        self.detached: list[str] = []
         self.stopped: list[tuple[str, float]] = []
         self.problem: UnavailableError | None = None
         self.asked: list[tuple[str, Mapping[str, int], Sequence[str]]] = []
@@ -82,8 +83,8 @@ class FakeDocker:
         return tuple(f"{what} of {project}" for what in (*self.left, *(["volume"] if volumes and self.left else [])))
 
     def drop_ghosts(self, project: str) -> None:
-        self.ghosts -= 1
-        self.left = self.left if self.ghosts else ()
+        self.detached.append(project)
+        self.left = self.left if len(self.detached) < self.ghosts else ()
 
     def stop(self, container: str, grace_seconds: float) -> None:
         self.stopped.append((container, grace_seconds))
@@ -268,7 +269,7 @@ def test_a_network_that_seems_used_a_moment_longer_is_tried_again(
     docker.left, docker.ghosts = ("network app",), 2
     ComposeEngine(PLAN, tmp_path, docker).down(volumes=False)
 
-    assert docker.ghosts == 0
+    assert docker.detached == [PROJECT, PROJECT]
 
 
 def test_a_network_that_stays_in_use_is_named_in_the_end(
