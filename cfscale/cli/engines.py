@@ -40,6 +40,11 @@ class Deployment:
                 f"{self.plan.name} runs on engine {recorded}: stop it with 'cfscale down --engine {recorded}' before you use {self.engine.name}"
             )
 
+    def require_replicas(self) -> None:
+        """Raise InputError for the host engine: it assumes the planned replicas and knows of none."""
+        if self.engine.name == "host":
+            raise InputError("--engine host only recommends (scale): it runs no replicas; choose process or compose")
+
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
         if self.engine.name == "compose":

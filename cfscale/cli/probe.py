@@ -96,7 +96,7 @@ def probe(
 
     Examples:   cfscale probe
 
-    cfscale probe https://example.org/health tcp://db.internal:5432 -o json
+    cfscale probe http://127.0.0.1:8080/healthz tcp://127.0.0.1:6379 -o json
 
     cfscale probe --targets urls.txt --watch --interval 10s
     """
@@ -125,6 +125,8 @@ def _same(targets: tuple[Target, ...]) -> tuple[Target, ...]:
 def deployed(deployment: "Deployment", timeout_seconds: float | None = None) -> "Targets":
     """What to ask of a deployment, looked up anew at each call; raises UnavailableError where nothing runs."""
     from cfscale.runtime.probing import plan_targets, timed
+
+    deployment.require_replicas()
 
     def look() -> tuple[Target, ...]:
         replicas = deployment.engine.replicas()

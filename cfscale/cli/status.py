@@ -77,6 +77,7 @@ def status(
 
     plan = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
     deployment = open_deployment(plan, engine, profile)
+    deployment.require_replicas()
     problem, replicas, holder, endpoint = "", None, None, None
     try:
         holder = lock_holder(deployment.engine.target)

@@ -20,7 +20,7 @@ from cfscale.cli.options import (
     load_plan,
 )
 from cfscale.core.workload import duration
-from cfscale.errors import ActionError, InputError
+from cfscale.errors import ActionError
 
 if TYPE_CHECKING:
     from cfscale.cli.engines import Deployment
@@ -73,8 +73,7 @@ def up(
         console.warn(warning)
     deployment = open_deployment(plan, engine, profile, out)
     deployment.require_own()
-    if deployment.engine.name == "host":
-        raise InputError("--engine host only recommends: give process or compose")
+    deployment.require_replicas()
     deployment.state.create()
     with Lock(deployment.engine.target, command="cfscale up", started_at=_now()):
         counts = counts_to_start(plan, live_replicas(deployment.engine), reset=reset_replicas)

@@ -165,7 +165,9 @@ def grown_workload(profile: Profile) -> Workload:
     missing = [name for name, value in given.items() if value is None]
     if missing:
         flags = " ".join(f"--{name} N" for name in missing)
-        raise InputError(f"the profile lacks {', '.join(missing)}: set it in cfscale.yaml or give {flags}")
+        raise InputError(
+            f"the profile lacks {', '.join(missing)}: set {'it' if len(missing) == 1 else 'them'} in cfscale.yaml or give {flags}"
+        )
     factor = parse_growth(profile.growth)
     return Workload(**{name: ceil(value * factor) for name, value in given.items() if value is not None})
 

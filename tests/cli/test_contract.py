@@ -245,3 +245,14 @@ def test_a_duration_beyond_every_timer_is_refused(flag: str, cfscale: Callable[.
     result = cfscale("scale", *SIZE, "--engine", "process", "--watch", flag, "99999999y")
 
     assert (result.code, "longer than ten years" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["status", "probe", "up"])
+def test_the_host_engine_is_not_asked_for_replicas_it_does_not_run(
+    command: str, cfscale: Callable[..., Result]
+) -> None:
+    Path("cfscale.yaml").write_text("users: 1\nagents: 1\ntasks: 1\n")
+    result = cfscale(command, "--engine", "host")
+
+    assert (result.code, result.stdout) == (2, "")
+    assert "only recommends" in result.stderr
