@@ -118,26 +118,25 @@ class ComposeEngine:
         Engines sometimes take a network for used after its last container has gone: that is tried again for a while.
         """
         for pause in (*_DOWN_PAUSES, None):
-            problem = self._taken_down(volumes=volumes)
-            if problem is None:
-                return
+            problem = self._down_once(volumes=volumes)
             left = self._docker.leftovers(self._plan.name, volumes=volumes)
+            if problem is None and not left:
+                return
             if pause is None or not all(item.startswith("network ") for item in left):
-                raise problem
+                what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
+                raise problem or ActionError(what)
             self._docker.drop_ghosts(self._plan.name)
             time.sleep(pause)
 
-    def _taken_down(self, *, volumes: bool) -> ActionError | None:
-        """One attempt, and what was wrong with it."""
+    def _down_once(self, *, volumes: bool) -> ActionError | None:
+        """One attempt, and what Compose had to say against it."""
         options = ("--remove-orphans", *(["--volumes"] if volumes else ()))
         grace = sum(service.stop_grace_seconds for service in self._plan.services)
         try:
             self._compose("down", *options, seconds=_DOWN_SECONDS + grace)
         except ActionError as error:
             return error
-        left = self._docker.leftovers(self._plan.name, volumes=volumes)
-        what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
-        return ActionError(what) if left else None
+        return None
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every container of the plan's services; the queue's replicas are replicas of the queue."""

@@ -108,8 +108,8 @@ def scale(
     from cfscale.cli.engines import open_deployment
 
     deployment, clock = open_deployment(plan, engine, profile), Clock()
-    if apply and deployment.engine.name == "host":
-        raise InputError("--engine host only recommends: leave out --apply, or choose process or compose")
+    if apply:
+        deployment.require_replicas()
     with (
         clock.listening(),
         _scaler(deployment, services, clock, apply=apply) as scaler,
