@@ -77,8 +77,9 @@ def workplace(folder: Path) -> dict[str, str]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     profile = (ROOT / "examples" / "demo" / "cfscale.yaml").read_text().replace("127.0.0.1:18080", f"127.0.0.1:{port}")
-    for name in ("cfscale.yaml", "acme.yaml"):
-        (folder / name).write_text(profile)
+    (folder / "cfscale.yaml").write_text(profile)
+    # the demo's bound would refuse every larger load that is asked about
+    (folder / "acme.yaml").write_text(profile.replace("  services: {agents: {min: 1, max: 4}}\n", ""))
     (folder / "urls.txt").write_text(f"# the balancer\nhttp://127.0.0.1:{port}/health\n")
     return {**os.environ, "CFSCALE_STATE_DIR": str(folder / "state"), "NO_COLOR": "1", "COLUMNS": "100"}
 
@@ -106,6 +107,9 @@ def test_a_command_that_starts_nothing_works_as_shown(line: str, tmp_path: Path)
     env = workplace(tmp_path)
     if line.split()[1] == "init" or "--users" in line:  # these begin where there is no profile yet
         (tmp_path / "cfscale.yaml").unlink()
+
+    if "plan.json" in line and "--out plan.json" not in line:
+        assert run("cfscale plan acme.yaml --out plan.json", tmp_path, env).returncode == 0
 
     done = run(line, tmp_path, env)
 

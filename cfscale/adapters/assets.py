@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,6 +17,7 @@ from cfscale.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _COMPILED = _PACKAGE / "_assets" / "catalogue.json"
+LISTS = ("phases", "node_shapes", "conflicts")
 TIERS = ("single-user", "team", "department", "enterprise")
 
 
@@ -37,7 +39,7 @@ def load_catalogue() -> Catalogue:
 
 
 def _sources(folder: Path) -> dict[str, bytes]:
-    names = (*TIERS, "rules", "services")
+    names = (*TIERS, "rules", "services", "ledger")
     try:
         return {name: (folder / f"{name}.yaml").read_bytes() for name in names}
     except OSError as error:
@@ -57,8 +59,23 @@ def compile_catalogue(sources: Mapping[str, bytes] | None = None) -> bytes:
     sources = sources if sources is not None else _sources(_root() / "tiers")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     parsed = {name: yaml.load(text, Loader=loader) for name, text in sources.items()}  # noqa: S506 - a safe loader
-    document = {"tiers": [parsed[name] for name in TIERS], "rules": parsed["rules"], "services": parsed["services"]}
+    leaves = dict(_leaves(parsed["rules"], ""))
+    document = {
+        "tiers": [parsed[name] for name in TIERS],
+        "rules": {**{name: parsed["rules"][name] for name in LISTS}, "leaves": leaves},
+        "services": parsed["services"],
+        "ledger": parsed["ledger"],
+    }
     return _header(sources) + json.dumps(document, separators=(",", ":")).encode() + b"\n"
+
+
+def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, object]]:
+    """Every single value below a mapping by its dotted path; lists are left to those who know them."""
+    for name, value in node.items():
+        if isinstance(value, dict) and "unit" in value:
+            yield f"{path}{name}", value
+        elif isinstance(value, dict):
+            yield from _leaves(value, f"{path}{name}.")
 
 
 def load_templates() -> Mapping[str, str]:

@@ -31,6 +31,8 @@ agents: {agents}                  # agents to carry
 tasks: {tasks}                    # concurrent tasks
 growth: {growth}                  # headroom factor on all three; 1 is none
 
+# sustained: 0.4                    # share of that peak carried most of the time
+# agent_class: container            # registered | process | container: what one agent takes
 # slo: {{task_rate_per_second: 5, task_seconds: 30, wait_probability: 0.05}}   # sizes the agents by queueing
 
 # services:                         # what differs from the catalogue, per service

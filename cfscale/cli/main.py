@@ -31,6 +31,7 @@ COMMANDS = {
     "resume": "pause:resume",
     "status": "status:status",
     "history": "history:history",
+    "explain": "explain:explain",
     "probe": "probe:probe",
     "tiers": "tiers:tiers",
     "schema": "schema:schema",

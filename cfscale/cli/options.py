@@ -9,6 +9,7 @@ import typer
 from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile
 from cfscale.errors import InputError
 
@@ -61,7 +62,16 @@ class Sizing:
 
 
 def load_profile(path: str | None, sizing: Sizing) -> Profile:
-    """The profile of a file (``./cfscale.yaml`` where there is one) with the flags laid over it; raises InputError."""
+    """The profile of a file (``./cfscale.yaml`` where there is one) with the flags laid over it; raises InputError.
+
+    Of a saved plan it is the recorded profile, however old: ``load_plan`` is what refuses a stale one.
+    """
+    from cfscale.cli.recognise import is_saved
+
+    if path is not None and is_saved(path):
+        from cfscale.cli.savedplan import saved_profile
+
+        return saved_profile(path, sizing.given())
     profile = (
         _read(Path(path)) if path is not None else _read(DEFAULT_PROFILE) if DEFAULT_PROFILE.is_file() else Profile()
     )
@@ -119,5 +129,24 @@ def plan_of(profile: Profile) -> DeploymentPlan:
 
 
 def load_plan(path: str | None, sizing: Sizing) -> DeploymentPlan:
-    """Profile, flags and catalogue to a plan."""
+    """Profile, flags and catalogue to a plan, or the plan of a saved one; raises LockedError for one that is stale."""
+    from cfscale.cli.recognise import is_saved
+
+    if path is not None and is_saved(path):
+        from cfscale.cli.savedplan import open_saved
+
+        return open_saved(path, sizing.given()).plan
     return plan_of(load_profile(path, sizing))
+
+
+def load_sizing(path: str | None, sizing: Sizing) -> tuple[Profile, Catalogue]:
+    """What a plan follows from: the profile with its flags, and the catalogue; raises LockedError for a stale saved plan."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.cli.recognise import is_saved
+
+    if path is not None and is_saved(path):
+        from cfscale.cli.savedplan import open_saved
+
+        opened = open_saved(path, sizing.given())
+        return opened.profile, opened.catalogue
+    return load_profile(path, sizing), load_catalogue()

@@ -1,5 +1,8 @@
-"""``cfscale plan``: size a workload and say why."""
+"""``cfscale plan``: size a workload and say why; what if, how much more, what for, until when, and against what runs."""
 
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,10 +19,13 @@ from cfscale.cli.options import (
     Tasks,
     TierOption,
     Users,
-    load_plan,
+    load_sizing,
 )
-from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.units import format_cpu, format_size
+from cfscale.core.plan import DeploymentPlan
+from cfscale.core.sizing import size
+from cfscale.core.tier import Catalogue
+from cfscale.core.workload import Profile
+from cfscale.errors import InputError, RefusedError
 
 
 def plan(
@@ -30,99 +36,143 @@ def plan(
     environment: Environment = None,
     tier: TierOption = None,
     growth: Growth = None,
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show the rule, formula and source of every number.")
+    explain: Annotated[bool, typer.Option("--explain", help="Show rule, formula and source of the numbers.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 where a contradiction of the sources changed the plan.")
     ] = False,
+    what_if: Annotated[
+        str | None,
+        typer.Option("--what-if", metavar="CHANGES", help="Compare with a changed workload: agents=2000,tasks=+50%."),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Show which input moves which total, and where the next step comes.")
+    ] = False,
+    inverse: Annotated[
+        str | None,
+        typer.Option("--inverse", metavar="HARDWARE", help="Show what load this carries: nodes=3,cpu=16,memory=64G."),
+    ] = None,
+    growth_rate: Annotated[
+        str | None,
+        typer.Option("--growth-rate", metavar="RATE", help="Show when the plan is outgrown: 8%/month."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DATE", help="The day --growth-rate starts on; today unless given."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="PATH", help="Compare with what a compose.yaml, or a folder with one, deploys."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Save the plan; 'render' and 'up' take it in place of a profile."),
+    ] = None,
     output: OutputOption = Output.TABLE,
-) -> None:
+) -> int | None:
     """Size a workload: tier, services, nodes, and why.
 
     Examples:   cfscale plan --users 40 --agents 400 --tasks 800
 
     cfscale plan acme.yaml --growth 1.5 --explain
 
-    cfscale plan acme.yaml -o json
+    cfscale plan acme.yaml --what-if agents=2000,tasks=+50%
+
+    cfscale plan acme.yaml --growth-rate 8%/month
+
+    cfscale plan acme.yaml --inverse nodes=3,cpu=16,memory=64G
+
+    cfscale plan acme.yaml --out plan.json
+
+    cfscale render plan.json --target compose --out deploy
     """
-    sized = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
+    asked = {
+        "--what-if": what_if,
+        "--sensitivity": sensitivity or None,
+        "--inverse": inverse,
+        "--growth-rate": growth_rate,
+        "--against": against,
+    }
+    questions = [flag for flag, value in asked.items() if value is not None]
+    if len(questions) > 1:
+        raise InputError(f"{' and '.join(questions)} are questions of their own: ask one at a time")
+    _goes_with("--from", start, "--growth-rate", growth_rate)
+    sizing = Sizing(users, agents, tasks, environment, tier, growth)
+    given, catalogue = load_sizing(profile, sizing)
+    if questions:
+        return _answer(questions[0], str(asked[questions[0]]), Question(given, catalogue, output, start))
+    sized = size(given, catalogue)
+    if out is not None:
+        from cfscale.cli.savedplan import Origin, save_plan
+
+        save_plan(out, given, sized, Origin(profile, sizing.given()))
+    _show(sized, catalogue, output, explain=explain)
+    if strict:
+        _refuse_conflicts(sized)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a question about a plan is asked of."""
+
+    profile: Profile
+    catalogue: Catalogue
+    output: Output
+    start: str | None = None
+
+
+def _goes_with(flag: str, value: object, other: str, other_value: object) -> None:
+    if value is not None and other_value is None:
+        raise InputError(f"{flag} goes with {other}: give both")
+
+
+def _answer(flag: str, text: str, question: Question) -> int | None:
+    """Answer one question; each has its own module, which only it loads."""
+    if flag == "--against":
+        from cfscale.cli.against import against
+
+        return against(size(question.profile, question.catalogue), text, question.output)
+    from cfscale.cli import foresight
+
+    profile, catalogue, output = question.profile, question.catalogue, question.output
+    match flag:
+        case "--what-if":
+            foresight.what_if(profile, catalogue, text, output)
+        case "--sensitivity":
+            foresight.sensitivity(profile, catalogue, output)
+        case "--inverse":
+            foresight.inverse(profile, catalogue, text, output)
+        case _:
+            foresight.horizon(profile, catalogue, text, _day(question.start), output)
+    return None
+
+
+def _day(text: str | None) -> date:
+    try:
+        return date.today() if text is None else date.fromisoformat(text)  # noqa: DTZ011 - the operator's own day
+    except ValueError as error:
+        raise InputError(f"--from '{text}' is not a day: write it as 2026-11-24") from error
+
+
+def _show(sized: DeploymentPlan, catalogue: Catalogue, output: Output, *, explain: bool) -> None:
     if output is not Output.TABLE:
         console.document(sized, output)
         return
-    console.result("\n\n".join(_sections(sized, explain=explain)))
+    from cfscale.cli.planned import sections
+
+    console.result("\n\n".join(sections(sized, catalogue, explain=explain)))
     for warning in sized.warnings:
         console.warn(warning)
     if not explain:
-        console.note("every number has a reason: add --explain")
+        console.note("every number has a reason: add --explain, or ask 'cfscale explain FIELD'")
 
 
-def _sections(sized: DeploymentPlan, *, explain: bool) -> list[str]:
-    sections = [_summary(sized), _services(sized)]
-    if sized.conflicts:
-        sections.append(_conflicts(sized, explain=explain))
-    if explain:
-        sections.append(_ledger(sized))
-    return sections
-
-
-def _summary(sized: DeploymentPlan) -> str:
-    demand, totals, nodes = sized.demand, sized.totals, sized.nodes
-    admitted = (
-        f"{sized.admitted_agents} of {sized.agents} agents"
-        if sized.admitted_agents < sized.agents
-        else f"{sized.agents} agents"
-    )
-    cells = f", {sized.cells} cells" if sized.cells > 1 else ""
-    per_cell = " per cell" if sized.cells > 1 else ""
-    rows = [
-        ("workload", f"{sized.users} users, {admitted}, {sized.tasks} tasks ({sized.environment})"),
-        ("tier", f"{sized.tier}{cells}; phase {sized.phase}"),
-        (
-            "demand",
-            f"{format_cpu(demand.cpu_millicores)} cores, {_gib(demand.memory_bytes)} memory, {_gib(demand.storage_bytes)} storage{_network(sized)}",
-        ),
-        (
-            "planned",
-            f"{format_cpu(totals.cpu_millicores)} cores, {_gib(totals.memory_bytes)} memory, {_gib(totals.storage_bytes)} storage",
-        ),
-        ("nodes", f"{nodes.count} x {nodes.cpu_millicores // 1000} cores, {_gib(nodes.memory_bytes)}{per_cell}"),
-    ]
-    return "\n".join(f"{name:<9} {text}" for name, text in rows)
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**30:.4g} GiB"
-
-
-def _network(sized: DeploymentPlan) -> str:
-    bits = sized.demand.network_bits_per_second
-    return "" if bits is None else f", {bits / 1e9:g} Gbit/s"
-
-
-def _services(sized: DeploymentPlan) -> str:
-    columns = ("service", ">replicas", ">min..max", ">cpu", ">limit", ">memory", "driver", "image")
-    return console.table(columns, [_row(service) for service in sized.services])
-
-
-def _row(service: Service) -> tuple[str, ...]:
-    return (
-        service.name,
-        str(service.replicas),
-        f"{service.min_replicas}..{service.max_replicas}" if service.scaled else "fixed",
-        format_cpu(service.cpu_request_millicores),
-        "none" if service.cpu_limit_millicores is None else format_cpu(service.cpu_limit_millicores),
-        "none" if service.memory_limit_bytes is None else format_size(service.memory_limit_bytes),
-        service.driver,
-        service.image,
-    )
-
-
-def _conflicts(sized: DeploymentPlan, *, explain: bool) -> str:
-    if not explain:
-        names = ", ".join(conflict.id for conflict in sized.conflicts)
-        return f"conflicts {len(sized.conflicts)} in the sources: {names}"
-    lines = [f"  {c.id}: {' | '.join(c.values)}\n    chosen: {c.chosen}\n    why: {c.why}" for c in sized.conflicts]
-    return "conflicts in the sources\n" + "\n".join(lines)
-
-
-def _ledger(sized: DeploymentPlan) -> str:
-    rows = [(entry.rule, str(entry.value), entry.unit, entry.formula, entry.source) for entry in sized.ledger]
-    return console.table(("rule", ">value", "unit", "formula", "source"), rows)
+def _refuse_conflicts(sized: DeploymentPlan) -> None:
+    """Raises RefusedError where a contradiction of the sources changed the plan."""
+    changed = [conflict.id for conflict in sized.conflicts if conflict.changed]
+    if changed:
+        raise RefusedError(
+            f"contradictions of the sources changed this plan: {', '.join(changed)}: read 'cfscale explain ID', or leave out --strict"
+        )

@@ -7,7 +7,20 @@ import typer
 from cfscale.cli import console
 from cfscale.errors import InputError
 
-NAMES = ("profile", "plan", "decision", "probe", "lock")
+NAMES = (
+    "profile",
+    "plan",
+    "saved-plan",
+    "decision",
+    "probe",
+    "lock",
+    "explanation",
+    "deviations",
+    "what-if",
+    "sensitivity",
+    "capacity",
+    "horizon",
+)
 
 
 def schema(
@@ -48,9 +61,29 @@ def _widened(node: object) -> object:
 
 def _documents() -> dict[str, object]:
     from cfscale.core.decision import Decision
+    from cfscale.core.derivation import Step
+    from cfscale.core.deviation import Deviations
     from cfscale.core.health import Report
+    from cfscale.core.horizon import Horizon
+    from cfscale.core.inverse import Capacity
     from cfscale.core.plan import DeploymentPlan
+    from cfscale.core.savedplan import SavedPlan
+    from cfscale.core.sensitivity import Sensitivity
+    from cfscale.core.whatif import WhatIf
     from cfscale.core.workload import Profile
     from cfscale.render.lock import Lock
 
-    return {"profile": Profile, "plan": DeploymentPlan, "decision": Decision, "probe": Report, "lock": Lock}
+    return {
+        "profile": Profile,
+        "plan": DeploymentPlan,
+        "saved-plan": SavedPlan,
+        "decision": Decision,
+        "probe": Report,
+        "lock": Lock,
+        "explanation": Step,
+        "deviations": Deviations,
+        "what-if": WhatIf,
+        "sensitivity": Sensitivity,
+        "capacity": Capacity,
+        "horizon": Horizon,
+    }

@@ -1,30 +1,40 @@
 """Which machines carry the replicas of a cell: first-fit decreasing over whole replicas, with a spare machine."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.plan import Nodes, Service
 from cfscale.errors import RefusedError
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Shape:
+class Shape(Struct, frozen=True, order=True):
     """A machine of the catalogue."""
 
     cpu_millicores: int
     memory_bytes: int
 
 
-def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least: int, spare: int) -> Nodes:
+class Packing(Struct, frozen=True):
+    """The machines chosen, how many of them the replicas fill, and how few could hold them if replicas were divisible."""
+
+    nodes: Nodes
+    used: int
+    bound: int
+
+
+def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least: int, spare: int) -> Packing:
     """The smallest shape on whose ``least`` machines all replicas pack even without ``spare`` of them.
 
     Where none is large enough, the largest shape in the number needed. Raises RefusedError where a single replica
     fits no machine of the catalogue.
     """
     for shape in shapes:
+        if lower_bound(shape, services) + spare > least:
+            continue
         used = pack(shape, services)
         if used is not None and used + spare <= least:
-            return Nodes(least, shape.cpu_millicores, shape.memory_bytes)
+            return _packing(shape, services, used, least)
     largest = shapes[-1]
     used = pack(largest, services)
     if used is None:
@@ -32,7 +42,20 @@ def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least:
         raise RefusedError(
             f"one replica of {big.name} fits no machine of the catalogue: lower services.{big.name}.resources"
         )
-    return Nodes(max(used + spare, least), largest.cpu_millicores, largest.memory_bytes)
+    return _packing(largest, services, used, max(used + spare, least))
+
+
+def _packing(shape: Shape, services: Sequence[Service], used: int, count: int) -> Packing:
+    return Packing(Nodes(count, shape.cpu_millicores, shape.memory_bytes), used, lower_bound(shape, services))
+
+
+def lower_bound(shape: Shape, services: Iterable[Service]) -> int:
+    """No packing takes fewer machines of this shape: the larger of CPU and memory needed, in machines."""
+    cpu = memory = 0
+    for service in services:
+        cpu += service.replicas * service.cpu_request_millicores
+        memory += service.replicas * memory_of(service)
+    return max(-(-cpu // shape.cpu_millicores), -(-memory // shape.memory_bytes))
 
 
 def pack(shape: Shape, services: Iterable[Service]) -> int | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from msgspec import Struct
+
 PLAN_SCHEMA = "cfscale/plan/v1"
 
 
@@ -81,8 +83,7 @@ class Service:
         return self.min_replicas < self.max_replicas
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(Struct, frozen=True):
     """Total amounts over all cells; network is None where the tier makes no claim."""
 
     cpu_millicores: int
@@ -90,8 +91,7 @@ class Amounts:
     storage_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(Struct, frozen=True):
     """What the sizing rules ask for, over all cells."""
 
     cpu_millicores: int
@@ -100,8 +100,7 @@ class Demand:
     network_bits_per_second: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Nodes:
+class Nodes(Struct, frozen=True):
     """Count and shape of the machines of one cell, the spare for a lost machine included."""
 
     count: int
@@ -109,29 +108,35 @@ class Nodes:
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class LedgerEntry:
-    """One number of the plan and the rule that gave it. ``source`` is ``founding:LINE``, a measurement, or a document."""
+class LedgerEntry(Struct, frozen=True):
+    """One number of the plan and the rule that gave it.
+
+    ``field`` is where the number stands in the plan's document, empty for a step on the way. ``source`` is
+    ``founding:LINE``, a measurement, a document, ``design``, ``assumption`` or ``profile``.
+    """
 
     rule: str
     value: float | int | str
     unit: str
     formula: str
     source: str
+    field: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Something the sources say twice and differently: both values, the one chosen, and why."""
+class Conflict(Struct, frozen=True):
+    """Something the sources say twice and differently: both values, the one chosen, and why.
+
+    ``changed`` says whether this very plan would be another one with the value that was not chosen.
+    """
 
     id: str
     values: tuple[str, ...]
     chosen: str
     why: str
+    changed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Damping:
+class Damping(Struct, frozen=True):
     """How far and how often the replica count may move in one direction (names of the Kubernetes HPA)."""
 
     stabilization_window_seconds: float
@@ -140,16 +145,14 @@ class Damping:
     max_replicas: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Band:
+class Band(Struct, frozen=True):
     """The dead band of one resource as ratios: above ``scale_up`` grow, below ``scale_down`` shrink."""
 
     scale_up_ratio: float
     scale_down_ratio: float
 
 
-@dataclass(frozen=True, slots=True)
-class Safety:
+class Safety(Struct, frozen=True):
     """When ``scale`` distrusts what it sees or does.
 
     A usage counts for ``stale_after_intervals``; a shrink needs ``min_reporting_ratio`` of the replicas to report; of
@@ -181,14 +184,23 @@ class Scaling:
     safety: Safety
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one replica may take, whatever its tier; the percentages are of its memory."""
 
     queue_memory_percent: int
     heap_percent: int
     connections: int
     processes: int
+
+
+class Database(Struct, frozen=True):
+    """Connections between the pools and the database: it must accept all that full pools hold, and ``reserved`` more."""
+
+    pools: int
+    pool_min: int
+    pool_max: int
+    reserved: int
+    max_connections: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +216,7 @@ class Settings:
     replication_factor: int
     max_concurrent_tasks: int
     limits: Limits
+    database: Database | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +242,7 @@ class DeploymentPlan:
     ledger: tuple[LedgerEntry, ...]
     conflicts: tuple[Conflict, ...]
     warnings: tuple[str, ...]
+    agent_class: str = "process"
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""

@@ -7,29 +7,30 @@ from fractions import Fraction
 from itertools import pairwise
 from math import ceil
 
+from cfscale.core.ledger import entry
 from cfscale.core.plan import LedgerEntry
-from cfscale.core.tier import Catalogue, Rules, Tier
+from cfscale.core.tier import Catalogue, Leaf, Rules, Tier, fraction
 from cfscale.core.units import GIB
 from cfscale.core.workload import Workload
 
 Number = tuple[int, LedgerEntry]
 
 
-def memory_demand(rules: Rules, workload: Workload) -> Number:
+def memory_demand(catalogue: Catalogue, workload: Workload, agent_class: str) -> Number:
     """The founding rule: base + per agent + per task, rounded up to whole GiB, in bytes."""
-    base, agent, task = (rules.leaf(f"sizing.{name}") for name in ("base_memory", "agent_memory", "task_memory"))
-    gib = ceil(base.exact + agent.exact * workload.agents + task.exact * workload.tasks)
+    rules = catalogue.rules
+    names = ("sizing.base_memory", rules.agent_memory(agent_class), "sizing.task_memory")
+    base, agent, task = (rules.leaf(name) for name in names)
+    gib = ceil((base.bytes + working_memory(rules, workload, agent_class)) / GIB)
     formula = f"ceil({base.value} + {agent.value} x {workload.agents} agents + {task.value} x {workload.tasks} tasks) GiB = {gib} GiB"
-    source = f"{base.source}, {agent.source}, {task.source}"
-    return gib * GIB, LedgerEntry("memory.demand", gib * GIB, "bytes", formula, source)
+    source = ", ".join(dict.fromkeys((base.source, agent.source, task.source)))
+    return gib * GIB, entry(catalogue, "memory.demand", gib * GIB, formula, source)
 
 
-def working_memory(rules: Rules, workload: Workload) -> Fraction:
+def working_memory(rules: Rules, workload: Workload, agent_class: str) -> Fraction:
     """What agents and tasks need beyond the base, in bytes, exactly."""
-    return (
-        rules.leaf("sizing.agent_memory").bytes * workload.agents
-        + rules.leaf("sizing.task_memory").bytes * workload.tasks
-    )
+    agent, task = rules.leaf(rules.agent_memory(agent_class)), rules.leaf("sizing.task_memory")
+    return agent.bytes * workload.agents + task.bytes * workload.tasks
 
 
 def cpu_curve(catalogue: Catalogue) -> list[tuple[int, int]]:
@@ -37,7 +38,7 @@ def cpu_curve(catalogue: Catalogue) -> list[tuple[int, int]]:
     start = (0, catalogue.rules.leaf("sizing.cpu_intercept").millicores)
     return [
         start,
-        *((tier.top("agents"), int(Fraction(str(tier.resources["cpu"].max)) * 1000)) for tier in catalogue.tiers),
+        *((tier.top("agents"), int(fraction(tier.resources["cpu"].max or 0) * 1000)) for tier in catalogue.tiers),
     ]
 
 
@@ -50,8 +51,22 @@ def cpu_at(catalogue: Catalogue, agents: Fraction) -> Fraction:
     raise ValueError(f"{agents} agents are more than a cell holds")
 
 
+def cpu_of(catalogue: Catalogue, workload: Workload) -> Fraction:
+    """Exact millicores of the workload of one cell: by the measured coefficients where there are any."""
+    return (
+        _measured_cpu(catalogue, workload, 1) if measured(catalogue) else cpu_at(catalogue, Fraction(workload.agents))
+    )
+
+
+def measured(catalogue: Catalogue) -> bool:
+    """Whether the catalogue carries measured coefficients of CPU instead of the line through the tier tops."""
+    return "sizing.agent_cpu" in catalogue.rules.leaves
+
+
 def cpu_demand(catalogue: Catalogue, workload: Workload, cells: int) -> Number:
-    """Piecewise-linear through the tier tops, over all cells, in millicores rounded up."""
+    """Piecewise-linear through the tier tops, or by measured coefficients, over all cells, in millicores rounded up."""
+    if measured(catalogue):
+        return _measured_demand(catalogue, workload, cells)
     share = Fraction(workload.agents, cells)
     millicores = ceil(cells * cpu_at(catalogue, share))
     points = ", ".join(f"{x}:{y // 1000}" for x, y in cpu_curve(catalogue))
@@ -61,26 +76,39 @@ def cpu_demand(catalogue: Catalogue, workload: Workload, cells: int) -> Number:
     source = "the founding document has no CPU rule; its tier tops are " + ", ".join(
         tier.resources["cpu"].source for tier in catalogue.tiers
     )
-    return millicores, LedgerEntry("cpu.demand", millicores, "millicores", formula, source)
+    return millicores, entry(catalogue, "cpu.demand", millicores, formula, source)
 
 
-def storage_demand(tier: Tier, cells: int) -> Number:
+def _measured_demand(catalogue: Catalogue, workload: Workload, cells: int) -> Number:
+    base, agent, task = _cpu_leaves(catalogue)
+    millicores = ceil(_measured_cpu(catalogue, workload, cells))
+    formula = f"ceil({cells} x {base.value} + {agent.value} x {workload.agents} agents + {task.value} x {workload.tasks} tasks) cores"
+    return millicores, entry(catalogue, "cpu.measured", millicores, formula, agent.source)
+
+
+def _measured_cpu(catalogue: Catalogue, workload: Workload, cells: int) -> Fraction:
+    base, agent, task = _cpu_leaves(catalogue)
+    return 1000 * (cells * base.exact + agent.exact * workload.agents + task.exact * workload.tasks)
+
+
+def _cpu_leaves(catalogue: Catalogue) -> tuple[Leaf, Leaf, Leaf]:
+    leaf = catalogue.rules.leaf
+    return leaf("sizing.cpu_intercept"), leaf("sizing.agent_cpu"), leaf("sizing.task_cpu")
+
+
+def storage_demand(catalogue: Catalogue, tier: Tier, cells: int) -> Number:
     """The tier's figure for every cell, in bytes."""
     leaf = tier.resources["storage"]
     total = int(leaf.bytes) * cells
-    return total, LedgerEntry(
-        "storage.demand", total, "bytes", f"{leaf.value} {leaf.unit} x {cells} cells", leaf.source
-    )
+    return total, entry(catalogue, "storage.demand", total, f"{leaf.value} {leaf.unit} x {cells} cells", leaf.source)
 
 
-def network_demand(tier: Tier, cells: int) -> tuple[int | None, LedgerEntry]:
+def network_demand(catalogue: Catalogue, tier: Tier, cells: int) -> tuple[int | None, LedgerEntry]:
     """The tier's figure for every cell in bits per second; None where the tier makes no claim."""
     leaf = tier.resources["network"]
     if isinstance(leaf.value, str):
-        return None, LedgerEntry(
-            "network.demand", leaf.value, "word", "the tier makes no claim in figures", leaf.source
+        return None, entry(
+            catalogue, "network.demand", leaf.value, "a word: the tier makes no claim in figures", leaf.source
         )
     total = int(leaf.exact * 10**9) * cells
-    return total, LedgerEntry(
-        "network.demand", total, "bits_per_second", f"{leaf.value} {leaf.unit} x {cells} cells", leaf.source
-    )
+    return total, entry(catalogue, "network.demand", total, f"{leaf.value} {leaf.unit} x {cells} cells", leaf.source)

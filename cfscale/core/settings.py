@@ -1,6 +1,6 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.plan import Band, Damping, Limits, Safety, Scaling, Settings
+from cfscale.core.plan import Band, Damping, Database, Limits, Safety, Scaling, Settings
 from cfscale.core.tier import Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
 from cfscale.errors import InputError
@@ -10,6 +10,7 @@ def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
     """What component configuration needs of a tier; a stand-alone environment keeps one copy and has no failover."""
     balancing, copies = tier.load_balancing, tier.configuration.get("replication_factor")
     failover = balancing.get("failover")
+    factor = 1 if stand_alone or copies is None else int(copies.exact)
     return Settings(
         strategy=str(balancing["strategy"].value) if "strategy" in balancing else "round_robin",
         failover=None if stand_alone or failover is None else str(failover.value),
@@ -17,10 +18,19 @@ def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
         session_timeout_seconds=tier.configuration["session_timeout"].seconds,
         cache_bytes=int(tier.configuration["cache_size"].bytes),
         metrics_retention_seconds=tier.monitoring["metrics_retention"].seconds,
-        replication_factor=1 if stand_alone or copies is None else int(copies.exact),
+        replication_factor=factor,
         max_concurrent_tasks=tier.top("tasks"),
         limits=_limits(rules),
+        database=None if copies is None else _database(rules, pools=factor),
     )
+
+
+def _database(rules: Rules, *, pools: int) -> Database:
+    """One pool beside each copy; the database must accept what all of them hold when full, and an administrator."""
+    least, most, reserved = (
+        int(rules.leaf(f"connections.{name}").exact) for name in ("pool_min", "pool_max", "reserved")
+    )
+    return Database(pools, least, most, reserved, pools * most + reserved)
 
 
 def _limits(rules: Rules) -> Limits:

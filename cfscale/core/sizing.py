@@ -4,26 +4,38 @@ Order: growth, then the environment's cap on agents, then tier and cells, then r
 ledger entries, so that every number of the plan can be traced to a rule and a source.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
+from msgspec import Struct
+
 from cfscale.core.conflicts import conflicts_of
-from cfscale.core.nodes import Shape, choose_nodes, memory_of
-from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, LedgerEntry, Nodes, Service, Settings
+from cfscale.core.drivers import Cell
+from cfscale.core.ledger import entry, stated_entries
+from cfscale.core.nodes import Packing, Shape, choose_nodes, memory_of
+from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, LedgerEntry, Service, Settings
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
-from cfscale.core.services import Cell, cell_services
+from cfscale.core.services import cell_services
 from cfscale.core.settings import scaling_of, settings_of
-from cfscale.core.tier import Catalogue, Tier, choose_tier, phase_of
-from cfscale.core.units import GIB
+from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
+from cfscale.core.units import GIB, format_cpu, format_size
 from cfscale.core.workload import Profile, Slo, Workload, grown_workload
 
 _STAND_ALONE = ("development", "staging")
 
 
-@dataclass(frozen=True, slots=True)
-class _Admission:
+class _Placed(Struct, frozen=True):
+    """A workload in the tier and the cells that carry it."""
+
+    tier: Tier
+    cells: int
+    workload: Workload
+
+
+class _Admission(Struct, frozen=True):
     """What is let in, and what the ledger and the operator are told of it."""
 
     workload: Workload
@@ -39,48 +51,63 @@ def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
     grown = grown_workload(profile)
     admission = _admit(profile, catalogue, grown)
     tier, cells = choose_tier(catalogue, admission.workload, profile.tier)
-    share = _share(admission.workload, cells)
     settings = settings_of(tier, catalogue.rules, stand_alone=profile.environment in _STAND_ALONE)
-    demand, demand_ledger = _demand(catalogue, tier, admission.workload, cells)
+    demand, demand_ledger = _demand(profile, catalogue, _Placed(tier, cells, admission.workload))
     cell = Cell(
-        profile, catalogue, tier, share, settings, -(-demand.cpu_millicores // cells), -(-demand.memory_bytes // cells)
+        profile,
+        catalogue,
+        tier,
+        _share(admission.workload, cells),
+        settings,
+        cpu_demand=-(-demand.cpu_millicores // cells),
+        memory_demand=-(-demand.memory_bytes // cells),
     )
     services, service_ledger = cell_services(cell)
-    totals = _totals(services, cells)
-    nodes = _nodes(catalogue, services, settings)
-    ledger = (
-        *admission.ledger,
-        *_tier_entries(tier, cells, admission.workload),
-        *demand_ledger,
-        *service_ledger,
-        _node_entry(nodes),
-    )
-    return DeploymentPlan(
+    totals, packing = _totals(services, cells), _packing(cell, services)
+    phase = phase_of(catalogue.rules.phases, grown.users)
+    plan = DeploymentPlan(
         schema=PLAN_SCHEMA,
         name=profile.name,
         environment=profile.environment,
         tier=tier.name,
-        phase=phase_of(catalogue.rules.phases, grown.users).name,
+        phase=phase.name,
         cells=cells,
         users=grown.users,
         agents=grown.agents,
         tasks=grown.tasks,
         admitted_agents=admission.workload.agents,
+        agent_class=profile.agent_class,
         demand=demand,
         totals=totals,
-        nodes=nodes,
+        nodes=packing.nodes,
         services=services,
         settings=settings,
         scaling=scaling_of(profile, catalogue.rules),
-        ledger=ledger,
-        conflicts=conflicts_of(catalogue, tier, demand, cells),
-        warnings=(*admission.warnings, *_shortfalls(demand, totals), *_warnings(tier, settings, cells)),
+        ledger=(),
+        conflicts=(),
+        warnings=(
+            *admission.warnings,
+            *_shortfalls(demand, totals),
+            *_queue_full(profile, catalogue, services),
+            *_warnings(tier, settings, cells),
+        ),
     )
+    ledger = (
+        *admission.ledger,
+        *_place_entries(cell, plan, phase),
+        *demand_ledger,
+        *_setting_entries(cell),
+        *service_ledger,
+        *_total_entries(catalogue, totals, cells),
+        *_node_entries(catalogue, packing, cell.spare),
+        *stated_entries(catalogue, profile, plan),
+    )
+    return replace(plan, ledger=ledger, conflicts=conflicts_of(catalogue, tier, plan))
 
 
 def _admit(profile: Profile, catalogue: Catalogue, grown: Workload) -> _Admission:
     """Agents that the environment lets in; tasks and users stay as they are."""
-    wanted, ledger = _with_slo(profile.slo, grown)
+    wanted, ledger = _with_slo(catalogue, profile.slo, grown)
     limit = catalogue.rules.leaf(f"environments.{profile.environment}.agents")
     admitted = wanted.agents
     warnings: tuple[str, ...] = ()
@@ -92,23 +119,26 @@ def _admit(profile: Profile, catalogue: Catalogue, grown: Workload) -> _Admissio
             warnings = (
                 f"{profile.environment} admits {admitted} of {wanted.agents} agents: use --environment production for all of them",
             )
-    entry = LedgerEntry("agents.admitted", admitted, "agents", formula, limit.source)
     return _Admission(
         Workload(users=wanted.users, agents=admitted, tasks=wanted.tasks),
-        (*_growth_entries(profile, grown), *ledger, entry),
+        (
+            *_growth_entries(profile, catalogue, grown),
+            *ledger,
+            entry(catalogue, "agents.admitted", admitted, formula, limit.source),
+        ),
         warnings,
     )
 
 
-def _growth_entries(profile: Profile, grown: Workload) -> tuple[LedgerEntry, ...]:
+def _growth_entries(profile: Profile, catalogue: Catalogue, grown: Workload) -> tuple[LedgerEntry, ...]:
     given = {"users": profile.users, "agents": profile.agents, "tasks": profile.tasks}
     return tuple(
-        LedgerEntry(f"workload.{name}", getattr(grown, name), name, f"ceil({value} x {profile.growth})", "profile")
+        entry(catalogue, f"workload.{name}", getattr(grown, name), f"ceil({value} x {profile.growth})", "profile")
         for name, value in given.items()
     )
 
 
-def _with_slo(slo: Slo | None, grown: Workload) -> tuple[Workload, tuple[LedgerEntry, ...]]:
+def _with_slo(catalogue: Catalogue, slo: Slo | None, grown: Workload) -> tuple[Workload, tuple[LedgerEntry, ...]]:
     """The workload with as many agents as the objective needs, where that is more than declared."""
     if slo is None:
         return grown, ()
@@ -116,8 +146,10 @@ def _with_slo(slo: Slo | None, grown: Workload) -> tuple[Workload, tuple[LedgerE
     needed = minimal_servers(load, slo.wait_probability)
     binds = "the objective binds" if needed > grown.agents else "the declared agents bind"
     formula = f"least n with Erlang C(n, {load:g}) <= {slo.wait_probability:g}; {binds}"
-    entry = LedgerEntry("agents.slo", needed, "agents", formula, "Erlang C (M/M/n)")
-    return Workload(users=grown.users, agents=max(grown.agents, needed), tasks=grown.tasks), (entry,)
+    return (
+        Workload(users=grown.users, agents=max(grown.agents, needed), tasks=grown.tasks),
+        (entry(catalogue, "agents.slo", needed, formula, "Erlang C (M/M/n)"),),
+    )
 
 
 def _share(workload: Workload, cells: int) -> Workload:
@@ -129,34 +161,53 @@ def _share(workload: Workload, cells: int) -> Workload:
     )
 
 
-def _tier_entries(tier: Tier, cells: int, workload: Workload) -> tuple[LedgerEntry, ...]:
-    holds = ", ".join(
-        f"{getattr(workload, driver)} of {tier.top(driver)} {driver}" for driver in ("users", "agents", "tasks")
+def _place_entries(cell: Cell, plan: DeploymentPlan, phase: Phase) -> tuple[LedgerEntry, ...]:
+    """Why this tier, this phase and this many cells, and what the fullest of them carries."""
+    carried = {"users": plan.users, "agents": plan.admitted_agents, "tasks": plan.tasks}
+    holds = ", ".join(f"{amount} of {cell.tier.top(driver)} {driver}" for driver, amount in carried.items())
+    shares = (
+        entry(
+            cell.catalogue,
+            f"cell.{driver}",
+            getattr(cell.workload, driver),
+            f"ceil({amount} / {plan.cells})",
+            "the cells of the plan",
+        )
+        for driver, amount in carried.items()
     )
+    smallest = f"smallest that holds {holds}; a shared boundary belongs to the smaller"
+    beyond = "cell-based architecture: the largest tier is not extrapolated"
     return (
-        LedgerEntry(
-            "tier",
-            tier.name,
-            "tier",
-            f"smallest that holds {holds}; a shared boundary belongs to the smaller",
-            tier.source,
-        ),
-        LedgerEntry(
-            "cells",
-            cells,
-            "cells",
-            f"max(1, ceil of {holds})",
-            "cell-based architecture: the largest tier is not extrapolated",
-        ),
+        entry(cell.catalogue, "tier", cell.tier.name, smallest, cell.tier.source),
+        entry(cell.catalogue, "cells", plan.cells, f"max(1, ceil of {holds})", beyond),
+        entry(cell.catalogue, "phase", phase.name, f"the phase of {plan.users} users", phase.users.source),
+        *shares,
     )
 
 
-def _demand(catalogue: Catalogue, tier: Tier, workload: Workload, cells: int) -> tuple[Demand, tuple[LedgerEntry, ...]]:
-    cpu, cpu_entry = cpu_demand(catalogue, workload, cells)
-    memory, memory_entry = memory_demand(catalogue.rules, workload)
-    storage, storage_entry = storage_demand(tier, cells)
-    network, network_entry = network_demand(tier, cells)
+def _demand(profile: Profile, catalogue: Catalogue, placed: _Placed) -> tuple[Demand, tuple[LedgerEntry, ...]]:
+    cpu, cpu_entry = cpu_demand(catalogue, placed.workload, placed.cells)
+    memory, memory_entry = memory_demand(catalogue, placed.workload, profile.agent_class)
+    storage, storage_entry = storage_demand(catalogue, placed.tier, placed.cells)
+    network, network_entry = network_demand(catalogue, placed.tier, placed.cells)
     return Demand(cpu, memory, storage, network), (cpu_entry, memory_entry, storage_entry, network_entry)
+
+
+def _setting_entries(cell: Cell) -> Iterator[LedgerEntry]:
+    """The copies, the spare, and the connections of the database."""
+    catalogue, settings = cell.catalogue, cell.settings
+    copies, failover = cell.tier.configuration.get("replication_factor"), cell.tier.load_balancing.get("failover")
+    words = "a single instance" if copies is None or settings.replication_factor == 1 else f"{copies.value} copies"
+    yield entry(catalogue, "copies", settings.replication_factor, words, copies.source if copies else cell.tier.source)
+    promise = f"failover: {settings.failover}" if settings.failover else "no failover is promised"
+    yield entry(catalogue, "spare", cell.spare, promise, failover.source if failover else cell.tier.source)
+    database = settings.database
+    if database is None:
+        return
+    limit = catalogue.rules.leaf("connections.pool_max")
+    yield entry(catalogue, "database.pools", database.pools, "one beside each copy", "design")
+    words = f"{database.pools} pools x {database.pool_max} + {database.reserved}"
+    yield entry(catalogue, "database.max_connections", database.max_connections, words, limit.source)
 
 
 def _totals(services: tuple[Service, ...], cells: int) -> Amounts:
@@ -167,20 +218,45 @@ def _totals(services: tuple[Service, ...], cells: int) -> Amounts:
     )
 
 
-def _nodes(catalogue: Catalogue, services: tuple[Service, ...], settings: Settings) -> Nodes:
-    shapes = [Shape(shape["cpu"].millicores, int(shape["memory"].bytes)) for shape in catalogue.rules.node_shapes]
-    spare = 1 if settings.failover else 0
-    return choose_nodes(shapes, services, least=settings.replication_factor, spare=spare)
+def _total_entries(catalogue: Catalogue, totals: Amounts, cells: int) -> tuple[LedgerEntry, ...]:
+    words, source = f"{cells} cells x the sum of replicas x", "the services of the plan"
+    return (
+        entry(catalogue, "totals.cpu", totals.cpu_millicores, f"{words} CPU request", source),
+        entry(catalogue, "totals.memory", totals.memory_bytes, f"{words} memory limit", source),
+        entry(catalogue, "totals.storage", totals.storage_bytes, f"{words} storage", source),
+    )
 
 
-def _node_entry(nodes: Nodes) -> LedgerEntry:
-    shape = f"{nodes.cpu_millicores // 1000} cores, {nodes.memory_bytes // GIB} GiB"
-    return LedgerEntry(
-        "nodes",
-        nodes.count,
-        "nodes",
-        f"first-fit decreasing of whole replicas on {shape}, spare included",
-        "node_shapes of tiers/rules.yaml",
+def _packing(cell: Cell, services: tuple[Service, ...]) -> Packing:
+    shapes = [Shape(shape["cpu"].millicores, int(shape["memory"].bytes)) for shape in cell.catalogue.rules.node_shapes]
+    return choose_nodes(shapes, services, least=cell.settings.replication_factor, spare=cell.spare)
+
+
+def _node_entries(catalogue: Catalogue, packing: Packing, spare: int) -> tuple[LedgerEntry, ...]:
+    nodes, source = packing.nodes, "node_shapes of tiers/rules.yaml"
+    shape = f"{format_cpu(nodes.cpu_millicores)} cores, {format_size(nodes.memory_bytes)}"
+    filled = f"whole replicas fill {packing.used} of {shape} first-fit decreasing (no packing takes fewer than {packing.bound})"
+    smallest = f"the smallest shape that packs on the copies' machines less {spare}, else the largest"
+    return (
+        entry(catalogue, "nodes.count", nodes.count, f"{filled}, {spare} spare, at least one a copy", source),
+        entry(catalogue, "nodes.cpu", nodes.cpu_millicores, smallest, source),
+        entry(catalogue, "nodes.memory", nodes.memory_bytes, smallest, source),
+    )
+
+
+def _queue_full(profile: Profile, catalogue: Catalogue, services: tuple[Service, ...]) -> tuple[str, ...]:
+    """Whether a day's finished runs fit the queue, where the profile says how many tasks arrive."""
+    if profile.slo is None:
+        return ()
+    run, kept = catalogue.rules.leaf("sizing.run_record"), catalogue.rules.leaf("sizing.run_kept")
+    queue = next(service for service in services if service.name == "queue")
+    share = catalogue.rules.leaf("limits.queue_memory").exact / 100
+    room, needed = memory_of(queue) * share, run.bytes * kept.seconds * Fraction(profile.slo.task_rate_per_second)
+    if needed <= room:
+        return ()
+    return (
+        f"the queue keeps each finished run for {kept.value} {kept.unit} and then refuses writes: {profile.slo.task_rate_per_second:g} tasks/s leave"
+        f" {float(needed) / GIB:.3g} GiB and it holds {float(room) / GIB:.3g}: give services.queue.resources.memory {ceil(needed / share / GIB)}G",
     )
 
 

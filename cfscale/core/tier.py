@@ -4,23 +4,43 @@ Every domain number lives there as a leaf with unit and source; nothing here hol
 """
 
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
-from msgspec import Struct, convert
+from msgspec import Struct
 
 from cfscale.core.units import GIB, MIB, TIB
 from cfscale.core.workload import Workload
 from cfscale.errors import InputError, RefusedError
 
-_BYTES = {"bytes": 1, "MiB": MIB, "GiB": GIB, "TiB": TIB}
-_SECONDS = {
+_BYTES: dict[str, int | Fraction] = {"bytes": 1, "KB": 1000, "MiB": MIB, "GiB": GIB, "TiB": TIB}
+_SECONDS: dict[str, int | Fraction] = {
     "ms": Fraction(1, 1000),
-    "s": Fraction(1),
-    "min": Fraction(60),
-    "h": Fraction(3600),
-    "d": Fraction(86_400),
-    "y": Fraction(31_536_000),
+    "s": 1,
+    "min": 60,
+    "h": 3600,
+    "d": 86_400,
+    "y": 31_536_000,
 }
+_RATIOS: dict[str, int | Fraction] = {"ratio": 1, "factor": 1, "percent": Fraction(1, 100)}
+_FACTORS: dict[str, dict[str, int | Fraction]] = {
+    "bytes": _BYTES,
+    "seconds": _SECONDS,
+    "ratio": _RATIOS,
+    "millicores": {"cores": 1000},
+}
+
+
+@lru_cache(maxsize=1024)
+def fraction(value: int | float) -> Fraction:
+    """The decimal that a number was written as, exactly."""
+    return Fraction(str(value))
+
+
+@lru_cache(maxsize=1024)
+def _in_base(value: int | float, unit: str, base: str) -> Fraction:
+    """The amount in the base unit: a plan asks for the same few hundred again and again."""
+    return fraction(value) * _FACTORS[base][unit]
 
 
 class Leaf(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -36,29 +56,33 @@ class Leaf(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     @property
     def exact(self) -> Fraction:
         """The value as an exact fraction of its unit; raises TypeError for a word."""
-        if isinstance(self.value, str | bool | None):
-            raise TypeError(f"'{self.value}' ({self.source}) is not a number")
-        return Fraction(str(self.value))
+        return fraction(self._number)
 
     @property
     def bytes(self) -> Fraction:
         """The value in bytes; raises KeyError where the unit is not a size."""
-        return self.exact * _BYTES[self.unit]
+        return _in_base(self._number, self.unit, "bytes")
 
     @property
     def seconds(self) -> int:
         """The value in seconds; raises KeyError where the unit is not a time."""
-        return int(self.exact * _SECONDS[self.unit])
+        return int(_in_base(self._number, self.unit, "seconds"))
 
     @property
     def ratio(self) -> float:
         """The value as a ratio of 1, whether it is written as a ratio or in percent."""
-        return float(self.exact / (100 if self.unit == "percent" else 1))
+        return float(_in_base(self._number, self.unit, "ratio"))
 
     @property
     def millicores(self) -> int:
         """The value, written in cores, in millicores."""
-        return int(self.exact * 1000)
+        return int(_in_base(self._number, self.unit, "millicores"))
+
+    @property
+    def _number(self) -> int | float:
+        if isinstance(self.value, str | bool | None):
+            raise TypeError(f"'{self.value}' ({self.source}) is not a number")
+        return self.value
 
 
 class Tier(Struct, frozen=True, forbid_unknown_fields=True):
@@ -88,11 +112,11 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServiceKind(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a service is, whatever its tier: durations in seconds."""
+    """What a service is, whatever its tier."""
 
     image: str
-    port: int
-    stop_grace: float
+    port: Leaf
+    stop_grace: Leaf
     health: dict[str, str | int | float]
     build: bool = False
     command: list[str] = []
@@ -119,30 +143,52 @@ class SourceConflict(Struct, frozen=True):
     values: list[str]
     chosen: str
     why: str
-    when: dict[str, object]
+    when: dict[str, list[str]] = {}
 
 
 class Rules(Struct, frozen=True):
-    """What holds for every tier."""
+    """What holds for every tier; ``leaves`` holds the single values by dotted path, such as ``sizing.agent_memory``."""
 
-    environments: dict[str, object]
-    sizing: dict[str, object]
-    scaling: dict[str, object]
-    health: dict[str, object]
-    limits: dict[str, object]
+    leaves: dict[str, Leaf]
     phases: list[Phase]
     node_shapes: list[dict[str, Leaf]]
     conflicts: list[SourceConflict]
 
     def leaf(self, path: str) -> Leaf:
-        """The leaf at a dotted path such as ``sizing.agent_memory``; raises KeyError where there is none."""
-        section, *rest = path.split(".")
-        node: object = getattr(self, section)
-        for part in rest:
-            if not isinstance(node, dict):
-                raise KeyError(path)
-            node = node[part]
-        return convert(node, Leaf)
+        """The leaf at a dotted path; raises KeyError where there is none."""
+        return self.leaves[path]
+
+    def agent_memory(self, agent_class: str) -> str:
+        """The path of the leaf that says what an agent of this workload class takes."""
+        return "sizing.agent_memory" if agent_class == "process" else f"sizing.agent_classes.{agent_class}"
+
+
+class Rule(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why a computed number is what it is: its formula over other rules, leaves and the profile, and what is assumed."""
+
+    title: str
+    unit: str
+    formula: str
+    assumption: str
+    range: str
+    field: str = ""
+    needs: list[str] = []
+
+
+class Stated(Struct, frozen=True, forbid_unknown_fields=True):
+    """A number passed on as it is: the leaf that states it, and where a profile may state another."""
+
+    field: str
+    unit: str
+    leaf: str = ""
+    profile: str = ""
+
+
+class Ledger(Struct, frozen=True, forbid_unknown_fields=True):
+    """The rules of all numbers of a plan by their ids, in which SERVICE stands for any service."""
+
+    computed: dict[str, Rule]
+    stated: dict[str, Stated]
 
 
 class Catalogue(Struct, frozen=True):
@@ -151,6 +197,7 @@ class Catalogue(Struct, frozen=True):
     tiers: list[Tier]
     rules: Rules
     services: dict[str, ServiceKind]
+    ledger: Ledger
 
     def tier(self, name: str) -> Tier:
         """The tier of this name; raises InputError naming those there are."""

@@ -138,6 +138,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     agents: Count | None = None
     tasks: Count | None = None
     growth: Amount = "1"
+    sustained: Amount | None = None
+    agent_class: Literal["registered", "process", "container"] = "process"
     tier: str = "auto"
     slo: Slo | None = None
     services: dict[str, ServiceOverride] = {}
@@ -156,6 +158,13 @@ def parse_growth(text: str) -> Fraction:
     """The headroom factor as an exact fraction; raises InputError for anything but a plain decimal in range."""
     if not _DECIMAL.fullmatch(text) or not _LEAST_GROWTH <= Fraction(text) <= _MOST_GROWTH:
         raise InputError(f"growth '{text}' is not a factor: write a decimal number from 0.01 to 1000, such as 1.5")
+    return Fraction(text)
+
+
+def parse_share(text: str) -> Fraction:
+    """The share of the peak that is carried most of the time; raises InputError for anything but a decimal up to 1."""
+    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) <= 1:
+        raise InputError(f"sustained '{text}' is not a share of the peak: write a decimal number up to 1, such as 0.4")
     return Fraction(text)
 
 

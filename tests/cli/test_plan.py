@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cfscale.cli.schema import NAMES
 from tests.conftest import Result
 
 SIZING = ("--users", "40", "--agents", "400", "--tasks", "800")
@@ -101,7 +102,7 @@ def test_an_unknown_schema_names_those_there_are(cfscale: Callable[..., Result])
     result = cfscale("schema", "plans")
 
     assert result.code == 2
-    assert "profile, plan, decision, probe, lock" in result.stderr
+    assert ", ".join(NAMES) in result.stderr
 
 
 def test_init_writes_a_profile_that_plans(cfscale: Callable[..., Result], tmp_path: Path) -> None:

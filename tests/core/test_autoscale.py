@@ -92,7 +92,9 @@ def test_growth_takes_the_larger_of_the_two_steps(
     count: int, percent: int, replicas: int | None, expected: int
 ) -> None:
     scaling = replace(
-        UNDAMPED, scale_up=Damping(0.0, 0.0, percent, replicas), cpu=replace(SCALING.cpu, scale_up_ratio=0.01)
+        UNDAMPED,
+        scale_up=Damping(0.0, 0.0, percent, replicas),
+        cpu=msgspec.structs.replace(SCALING.cpu, scale_up_ratio=0.01),
     )
     assert decided(bounded(observed(count, 1.0), 1, 1000), scaling).desired == expected
 
@@ -280,7 +282,7 @@ def test_somebody_healthy_always_stays(situation: Observation, scaling: Scaling,
 
 @pytest.mark.parametrize(("failures", "wait"), [(1, 20.0), (2, 600.0)])
 def test_the_breaker_opens_after_as_many_failures_as_the_plan_says(failures: int, wait: float) -> None:
-    strict = replace(SCALING, safety=replace(SCALING.safety, breaker_failures=2))
+    strict = replace(SCALING, safety=msgspec.structs.replace(SCALING.safety, breaker_failures=2))
     history = History(replicas=2)
     for _ in range(failures):
         history = history.failed(Action.SCALE_UP, 2, NOW, strict)

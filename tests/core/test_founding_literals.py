@@ -13,7 +13,8 @@ import yaml
 
 from tests.conftest import ROOT
 
-FILES = ("single-user", "team", "department", "enterprise", "rules")
+FILES = ("single-user", "team", "department", "enterprise", "rules", "services")
+TIERS = FILES[:4]
 CATALOGUE = {name: yaml.safe_load((ROOT / "tiers" / f"{name}.yaml").read_text()) for name in FILES}
 TABLE = yaml.safe_load((ROOT / "tests" / "data" / "founding-literals.yaml").read_text())
 DOCUMENT = Path(os.environ.get("CFSCALE_FOUNDING", ROOT.parent / "shared" / "reference" / "founding-guidelines.txt"))
@@ -97,7 +98,7 @@ def test_no_number_stands_outside_a_leaf() -> None:
     assert [path for path in numbers if not re.search(r"\.line$|\.lines\.\d+$", path)] == []
 
 
-@pytest.mark.parametrize("name", FILES[:-1])
+@pytest.mark.parametrize("name", TIERS)
 def test_a_memory_conflict_states_what_rule_and_tier_say(name: str) -> None:
     tier, sizing = CATALOGUE[name], CATALOGUE["rules"]["sizing"]
     agents, tasks = tier["limits"]["agents"]["max"], tier["configuration"]["max_concurrent_tasks"]["value"]
@@ -138,7 +139,7 @@ def test_a_cited_line_holds_the_words_and_numbers_of_its_leaf(
         assert _said(True, text, leaf["unit"]), f"{path}: {text!r} is not open-ended"  # noqa: FBT003
 
 
-@pytest.mark.parametrize("name", FILES[:-1])
+@pytest.mark.parametrize("name", TIERS)
 def test_a_tier_cites_the_line_of_its_title(name: str, document: list[str]) -> None:
     (line,) = cited_lines(CATALOGUE[name]["source"])
 

@@ -1,9 +1,9 @@
 """Settings, scaling and limits: the catalogue's numbers, with the profile's laid over them."""
 
-from dataclasses import asdict
 from fractions import Fraction
 
 import pytest
+from msgspec.structs import asdict
 
 from cfscale.core.plan import Damping, Scaling
 from cfscale.core.settings import scaling_of, settings_of

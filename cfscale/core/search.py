@@ -1,0 +1,188 @@
+"""Exact search for the next step of a plan along a line on which its inputs only grow, or only shrink.
+
+What is relied on: while inputs grow the tier only grows; within a tier the cells only grow; within both the coordinators
+and balancers only grow; while all of these stay the agents' replicas only grow. Totals and machines follow from these
+counts. Machines need not grow with them (first-fit decreasing promises no order), so their steps are never bisected:
+each replica count is packed in turn, and only the place where a count is reached is searched for.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+
+from msgspec.structs import replace as changed
+
+from cfscale.core.nodes import Shape, choose_nodes, memory_of
+from cfscale.core.plan import Amounts, DeploymentPlan, Service
+from cfscale.core.sizing import size
+from cfscale.core.tier import Catalogue
+from cfscale.core.workload import Profile, Workload
+from cfscale.errors import InputError, RefusedError
+
+MOST = 1_000_000_000  # what a profile may say of users, agents or tasks
+DRIVERS = ("users", "agents", "tasks")
+View = Callable[[DeploymentPlan], Hashable]
+Guess = Callable[[DeploymentPlan, int], int]
+
+
+def first(holds: Callable[[int], bool], low: int, high: int, guess: int = 0) -> int | None:
+    """The least value in (low, high] at which a condition that stays true holds; None where it does not at high.
+
+    It must not hold at low. A guess inside saves evaluations and decides nothing.
+    """
+    if low >= high:
+        return None
+    near = min(max(guess, low + 1), high)
+    if holds(near):
+        low, high = _below(holds, low, near)
+    elif near == high or not holds(high):
+        return None
+    else:
+        low, high = _above(holds, near, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
+
+
+def _below(holds: Callable[[int], bool], low: int, high: int) -> tuple[int, int]:
+    """A narrow bracket below a value at which it holds, by steps that double."""
+    step = 1
+    while high - step > low and holds(high - step):
+        high, step = high - step, step * 2
+    return max(low, high - step), high
+
+
+def _above(holds: Callable[[int], bool], low: int, high: int) -> tuple[int, int]:
+    """A narrow bracket above a value at which it does not hold, by steps that double."""
+    step = 1
+    while low + step < high and not holds(low + step):
+        low, step = low + step, step * 2
+    return low, min(high, low + step)
+
+
+def place(plan: DeploymentPlan | None) -> Hashable:
+    """The tier and the number of cells; None for no plan."""
+    return None if plan is None else (plan.tier, plan.cells)
+
+
+def machines(plan: DeploymentPlan) -> int:
+    """The machines of all cells."""
+    return plan.cells * plan.nodes.count
+
+
+def loaded(profile: Profile, workload: Workload) -> Profile:
+    """The profile with this workload before growth."""
+    return changed(profile, users=workload.users, agents=workload.agents, tasks=workload.tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The plans along a line of profiles, each sized once; index 0 is where the operator stands.
+
+    ``profile_at`` gives None beyond what a profile may say. ``guess`` says near which index the agents of a plan come to
+    a replica count.
+    """
+
+    catalogue: Catalogue
+    profile_at: Callable[[int], Profile | None]
+    rising: bool = True
+    guess: Guess = lambda _plan, _replicas: 0
+    seen: dict[int, DeploymentPlan | None] = field(default_factory=dict)
+
+    def at(self, index: int) -> DeploymentPlan | None:
+        """The plan at an index; None where nothing can be planned."""
+        if index not in self.seen:
+            self.seen[index] = planned(self.profile_at(index), self.catalogue)
+        return self.seen[index]
+
+    def next_change(self, view: View, last: int, guess: int = 0) -> int | None:
+        """The least index in (0, last] at which a view that only grows along the line differs, or there is no plan."""
+        here = self._viewed(view, 0)
+        return first(lambda index: self._viewed(view, index) != here, 0, last, guess)
+
+    def _viewed(self, view: View, index: int) -> Hashable:
+        plan = self.at(index)
+        return None if plan is None else view(plan)
+
+    def next_step(self, view: View, start: int, last: int, edge: int | None = None) -> int | None:
+        """The least index in (start, last] at which the view of the plan differs from the one at start.
+
+        The view must follow from tier, cells, service counts, totals and nodes. No plan differs from every plan.
+        ``edge`` is an index with another tier or number of cells, where one is known: it shortens the search.
+        """
+        base, here, high = self.at(start), start, last if edge is None else edge
+        while base is not None and (plan := self.at(here)) is not None:
+            turn = self._turn(view, view(base), plan)
+            found = first(self._left(plan, turn), here, high, self.guess(plan, turn))
+            if found is None:
+                return None
+            after = self.at(found)
+            if after is None or view(after) != view(base):
+                return found
+            here, high = found, last
+        return None
+
+    def _turn(self, view: View, wanted: Hashable, plan: DeploymentPlan) -> int:
+        """The next replica count of the agents at which the view changes though all else stays; one past the bound if none."""
+        agents = plan.service("agents")
+        beyond = max(agents.replicas, agents.max_replicas) + 1 if self.rising else 0
+        counts = range(agents.replicas + 1, beyond) if self.rising else range(agents.replicas - 1, 0, -1)
+        return next((count for count in counts if view(with_agents(plan, count, self.catalogue)) != wanted), beyond)
+
+    def _left(self, plan: DeploymentPlan, turn: int) -> Callable[[int], bool]:
+        """Whether at an index the agents have reached the turn, or anything beside them has changed."""
+        others = _others(plan)
+
+        def left(index: int) -> bool:
+            there = self.at(index)
+            if there is None or _others(there) != others:
+                return True
+            count = there.service("agents").replicas
+            return count >= turn if self.rising else count <= turn
+
+        return left
+
+
+def planned(profile: Profile | None, catalogue: Catalogue) -> DeploymentPlan | None:
+    """The plan of a profile; None where there is none of it."""
+    if profile is None:
+        return None
+    try:
+        return size(profile, catalogue)
+    except (InputError, RefusedError):  # a tier that was asked for is too small, or a bound of the profile is passed
+        return None
+
+
+def _others(plan: DeploymentPlan) -> Hashable:
+    return place(plan), tuple(service.replicas for service in plan.services if service.name != "agents")
+
+
+def with_agents(plan: DeploymentPlan, count: int, catalogue: Catalogue) -> DeploymentPlan:
+    """The plan with this many replicas of the agents, its totals and its machines following."""
+    services = tuple(_counted(service, count) for service in plan.services)
+    more = plan.cells * (count - plan.service("agents").replicas)
+    agents, totals = plan.service("agents"), plan.totals
+    return replace(
+        plan,
+        services=services,
+        totals=Amounts(
+            totals.cpu_millicores + more * agents.cpu_request_millicores,
+            totals.memory_bytes + more * memory_of(agents),
+            totals.storage_bytes + more * agents.storage_bytes,
+        ),
+        nodes=choose_nodes(
+            [Shape(leaf["cpu"].millicores, int(leaf["memory"].bytes)) for leaf in catalogue.rules.node_shapes],
+            services,
+            least=plan.settings.replication_factor,
+            spare=spare_of(plan, catalogue),
+        ).nodes,
+    )
+
+
+def _counted(service: Service, agents: int) -> Service:
+    return replace(service, replicas=agents) if service.name == "agents" else service
+
+
+def spare_of(plan: DeploymentPlan, catalogue: Catalogue) -> int:
+    """The machines kept for a lost one where the tier promises failover."""
+    return int(catalogue.rules.leaf("sizing.failover_spare").exact) if plan.settings.failover else 0
