@@ -30,6 +30,9 @@ def shown(page: Path) -> list[str]:
     return [re.sub(r"\s+#.*", "", line).strip() for line in COMMAND_LINE.findall(page.read_text())]
 
 
+PROFILES = sorted(path for path in (ROOT / "examples").rglob("*.yaml") if path.name != "prices.yaml")
+
+
 def examples(command: str) -> list[str]:
     """The command lines of a command's help."""
     done = subprocess.run(
@@ -80,6 +83,8 @@ def workplace(folder: Path) -> dict[str, str]:
     (folder / "cfscale.yaml").write_text(profile)
     # the demo's bound would refuse every larger load that is asked about
     (folder / "acme.yaml").write_text(profile.replace("  services: {agents: {min: 1, max: 4}}\n", ""))
+    for name in ("prices.yaml", "observations.csv"):
+        shutil.copy(ROOT / "examples" / name, folder)
     (folder / "urls.txt").write_text(f"# the balancer\nhttp://127.0.0.1:{port}/health\n")
     return {**os.environ, "CFSCALE_STATE_DIR": str(folder / "state"), "NO_COLOR": "1", "COLUMNS": "100"}
 
@@ -110,6 +115,10 @@ def test_a_command_that_starts_nothing_works_as_shown(line: str, tmp_path: Path)
 
     if "plan.json" in line and "--out plan.json" not in line:
         assert run("cfscale plan acme.yaml --out plan.json", tmp_path, env).returncode == 0
+
+    if "--coefficients" in line:
+        made = "cfscale calibrate --samples observations.csv --out coefficients.json"
+        assert run(made, tmp_path, env).returncode == 0
 
     done = run(line, tmp_path, env)
 
@@ -171,9 +180,7 @@ def test_every_key_of_the_profile_is_described(cfscale: Callable[..., Result]) -
     assert {key for key in keys(schema) if not re.search(rf"`(?:[a-zA-Z_]+\.)*{key}`", page)} == set()
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_an_example_plans_and_renders(path: Path, cfscale: Callable[..., Result], tmp_path: Path) -> None:
     result = cfscale("render", str(path), "--target", "compose", "--out", "out")
 
@@ -185,9 +192,7 @@ def test_an_example_plans_and_renders(path: Path, cfscale: Callable[..., Result]
 
 
 @pytest.mark.engine
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "examples").rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
-)
+@pytest.mark.parametrize("path", PROFILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_compose_accepts_an_example(path: Path, cfscale: Callable[..., Result], tmp_path: Path) -> None:
     assert cfscale("render", str(path), "--target", "compose", "--out", "out").code == 0
 

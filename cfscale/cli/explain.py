@@ -11,6 +11,7 @@ from cfscale.cli.console import Output
 from cfscale.cli.options import (
     DEFAULT_PROFILE,
     Agents,
+    Coefficients,
     Environment,
     Growth,
     OutputOption,
@@ -45,6 +46,7 @@ def explain(
     environment: Environment = None,
     tier: TierOption = None,
     growth: Growth = None,
+    coefficients: Coefficients = None,
     output: OutputOption = Output.TABLE,
 ) -> None:
     """Say why a number is what it is: its rule, its inputs down to their sources, and what is assumed.
@@ -62,7 +64,7 @@ def explain(
         _list(output)
         return
     sized = profile is not None or bool(sizing.given()) or DEFAULT_PROFILE.is_file()
-    given, catalogue = load_sizing(profile, sizing)
+    given, catalogue = load_sizing(profile, sizing, coefficients)
     conflict = next((item for item in catalogue.rules.conflicts if item.id == name), None)
     if conflict is not None:
         _show_conflict(conflict, output)

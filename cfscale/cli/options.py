@@ -39,6 +39,15 @@ Growth = Annotated[
     str | None,
     typer.Option("--growth", metavar="FACTOR", help="Headroom factor on users, agents and tasks.", show_default=False),
 ]
+Coefficients = Annotated[
+    str | None,
+    typer.Option(
+        "--coefficients",
+        metavar="FILE",
+        help="Measured coefficients, as 'cfscale calibrate' writes them.",
+        show_default=False,
+    ),
+]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
 EngineOption = Annotated[
     str, typer.Option("--engine", metavar="auto|process|compose|host", help="What runs the replicas.")
@@ -139,14 +148,24 @@ def load_plan(path: str | None, sizing: Sizing) -> DeploymentPlan:
     return plan_of(load_profile(path, sizing))
 
 
-def load_sizing(path: str | None, sizing: Sizing) -> tuple[Profile, Catalogue]:
-    """What a plan follows from: the profile with its flags, and the catalogue; raises LockedError for a stale saved plan."""
+def load_sizing(path: str | None, sizing: Sizing, coefficients: str | None = None) -> tuple[Profile, Catalogue]:
+    """What a plan follows from: the profile with its flags, and the catalogue with measured coefficients, if any.
+
+    Raises LockedError for a stale saved plan.
+    """
     from cfscale.adapters.assets import load_catalogue
     from cfscale.cli.recognise import is_saved
 
     if path is not None and is_saved(path):
         from cfscale.cli.savedplan import open_saved
 
-        opened = open_saved(path, sizing.given())
+        beside = {} if coefficients is None else {"coefficients": coefficients}
+        opened = open_saved(path, sizing.given() | beside)
         return opened.profile, opened.catalogue
-    return load_profile(path, sizing), load_catalogue()
+    profile, catalogue = load_profile(path, sizing), load_catalogue()
+    if coefficients is None:
+        return profile, catalogue
+    from cfscale.adapters.observations import read_coefficients
+    from cfscale.core.coefficients import with_coefficients
+
+    return profile, with_coefficients(catalogue, read_coefficients(Path(coefficients)))

@@ -11,6 +11,7 @@ from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.cli.options import (
     Agents,
+    Coefficients,
     Environment,
     Growth,
     OutputOption,
@@ -36,6 +37,7 @@ def plan(
     environment: Environment = None,
     tier: TierOption = None,
     growth: Growth = None,
+    coefficients: Coefficients = None,
     explain: Annotated[bool, typer.Option("--explain", help="Show rule, formula and source of the numbers.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit 1 where a contradiction of the sources changed the plan.")
@@ -65,6 +67,10 @@ def plan(
             "--against", metavar="PATH", help="Compare with what a compose.yaml, or a folder with one, deploys."
         ),
     ] = None,
+    prices: Annotated[
+        str | None, typer.Option("--prices", metavar="FILE", help="Add the cost by this price file.")
+    ] = None,
+    region: Annotated[str | None, typer.Option("--region", metavar="NAME", help="Region of the price file.")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="Save the plan; 'render' and 'up' take it in place of a profile."),
@@ -83,6 +89,8 @@ def plan(
 
     cfscale plan acme.yaml --inverse nodes=3,cpu=16,memory=64G
 
+    cfscale plan acme.yaml --prices prices.yaml --region example-west
+
     cfscale plan acme.yaml --out plan.json
 
     cfscale render plan.json --target compose --out deploy
@@ -98,15 +106,23 @@ def plan(
     if len(questions) > 1:
         raise InputError(f"{' and '.join(questions)} are questions of their own: ask one at a time")
     _goes_with("--from", start, "--growth-rate", growth_rate)
+    _goes_with("--region", region, "--prices", prices)
+    _goes_with("--prices", prices, "--region", region)
     sizing = Sizing(users, agents, tasks, environment, tier, growth)
-    given, catalogue = load_sizing(profile, sizing)
+    given, catalogue = load_sizing(profile, sizing, coefficients)
+    if questions and prices is not None:
+        raise InputError(f"--prices tells what a plan costs, not {questions[0]}: leave one out")
     if questions:
         return _answer(questions[0], str(asked[questions[0]]), Question(given, catalogue, output, start))
     sized = size(given, catalogue)
     if out is not None:
         from cfscale.cli.savedplan import Origin, save_plan
 
-        save_plan(out, given, sized, Origin(profile, sizing.given()))
+        save_plan(out, given, sized, Origin(profile, sizing.given(), coefficients))
+    if prices is not None and region is not None:
+        from cfscale.cli.cost import with_cost
+
+        sized = with_cost(sized, catalogue, prices, region)  # after saving: prices are no input of the plan
     _show(sized, catalogue, output, explain=explain)
     if strict:
         _refuse_conflicts(sized)

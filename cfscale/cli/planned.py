@@ -44,6 +44,10 @@ def _summary(sized: DeploymentPlan, catalogue: Catalogue) -> Iterator[tuple[str,
     )
     in_all = f" per cell, {sized.cells * nodes.count} in all" if sized.cells > 1 else ""
     yield "nodes", f"{nodes.count} x {format_cpu(nodes.cpu_millicores)} cores, {_gib(nodes.memory_bytes)}{in_all}"
+    if sized.cost is not None:
+        from cfscale.cli.cost import cost_rows
+
+        yield from cost_rows(sized.cost, sized)
 
 
 def _gib(size: int) -> str:

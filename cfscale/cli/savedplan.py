@@ -79,11 +79,12 @@ def open_saved(path: str, given: Mapping[str, str]) -> Opened:
     document = parse_saved(raw, path)
     _refuse_changed_files(document, path)
     base = load_catalogue()
-    sized = size(document.profile, base)
+    catalogue = _with_coefficients(base, document, path)
+    sized = size(document.profile, catalogue)
     here = Installation(cfscale.__version__, catalogue_digest(base))
     if problem := changed_plan(document, raw, sized, here):
         raise _stale(document, path, problem)
-    return Opened(document.profile, base, sized)
+    return Opened(document.profile, catalogue, sized)
 
 
 def saved_profile(path: str, given: Mapping[str, str]) -> Profile:
@@ -104,6 +105,16 @@ def _refuse_changed_files(document: SavedPlan, path: str) -> None:
         problem = None if source is None else changed_source(source, Path(path))
         if problem:
             raise _stale(document, path, problem)
+
+
+def _with_coefficients(catalogue: Catalogue, document: SavedPlan, path: str) -> Catalogue:
+    source = document.inputs.coefficients
+    if source is None:
+        return catalogue
+    from cfscale.adapters.observations import read_coefficients
+    from cfscale.core.coefficients import with_coefficients
+
+    return with_coefficients(catalogue, read_coefficients(Path(shown(source, Path(path)))))
 
 
 def _stale(document: SavedPlan, path: str, problem: str) -> LockedError:

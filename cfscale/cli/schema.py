@@ -20,6 +20,7 @@ NAMES = (
     "sensitivity",
     "capacity",
     "horizon",
+    "coefficients",
 )
 
 
@@ -60,6 +61,7 @@ def _widened(node: object) -> object:
 
 
 def _documents() -> dict[str, object]:
+    from cfscale.core.coefficients import Coefficients
     from cfscale.core.decision import Decision
     from cfscale.core.derivation import Step
     from cfscale.core.deviation import Deviations
@@ -86,4 +88,5 @@ def _documents() -> dict[str, object]:
         "sensitivity": Sensitivity,
         "capacity": Capacity,
         "horizon": Horizon,
+        "coefficients": Coefficients,
     }

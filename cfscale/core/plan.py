@@ -219,6 +219,35 @@ class Settings:
     database: Database | None = None
 
 
+class Alternative(Struct, frozen=True):
+    """Other machines that carry the same replicas, how many in all cells, and their price a month."""
+
+    machine: str
+    cpu_millicores: int
+    memory_bytes: int
+    nodes: int
+    nodes_month: float
+
+
+class Cost(Struct, frozen=True):
+    """What the plan costs a month, in one currency, by the prices of one region and day.
+
+    ``machine`` is the cheapest that is as large as the planned node; ``agent_month`` shares ``month`` among the admitted
+    agents, None where there is none. ``cheapest`` is None where no other machines cost less.
+    """
+
+    currency: str
+    region: str
+    prices_date: str
+    machine: str
+    node_month: float
+    nodes_month: float
+    storage_month: float
+    month: float
+    agent_month: float | None
+    cheapest: Alternative | None
+
+
 @dataclass(frozen=True, slots=True)
 class DeploymentPlan:
     """A sized deployment. Equal inputs give equal plans, byte for byte."""
@@ -243,6 +272,7 @@ class DeploymentPlan:
     conflicts: tuple[Conflict, ...]
     warnings: tuple[str, ...]
     agent_class: str = "process"
+    cost: Cost | None = None
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""

@@ -358,7 +358,8 @@ def test_every_name_in_a_rule_leads_somewhere() -> None:
     profile = Profile(users=40, agents=400, tasks=800)
     plan = size(profile, CATALOGUE)
     tier, rules = CATALOGUE.tier("department"), {entry.rule for entry in plan.ledger}
-    optional = {"agents.slo", "sizing.agent_cpu", "sizing.task_cpu"}
+    optional = {"agents.slo", "sizing.agent_cpu", "sizing.task_cpu", "prices.hourly", "prices.storage_gib_month"}
+    optional |= {rule for rule in CATALOGUE.ledger.computed if rule.startswith("cost.")}
     for text in CATALOGUE.ledger.computed.values():
         for name in re.findall(r"[A-Za-z_]+(?:\.[A-Za-z_]+)*(?![A-Za-z_.(])", text.formula) + text.needs:
             filled = name.replace("SERVICE", "agents").replace("ENVIRONMENT", "production")
