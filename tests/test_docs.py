@@ -22,6 +22,12 @@ COMMAND_LINE = re.compile(r"^ {4}((?:cfscale|make|pip) .+)$", re.MULTILINE)
 EXCUSED = {"pip install .": "installs into the environment that runs the tests; .venv is set up by it"}
 # watching ends by itself here, and what would stay in the foreground is left in the background
 SHORTENED = {"--watch": ("--for", "1s")}
+# what a line is given by another one
+MADE_BY = {
+    "plan.json": "cfscale plan acme.yaml --out plan.json",
+    "coefficients.json": "cfscale calibrate --samples observations.csv --out coefficients.json",
+    "--against deploy": "cfscale render --target compose --out deploy",
+}
 OF_THE_DEPLOYMENT = ("up", "probe", "scale", "status", "history", "pause", "resume")
 
 
@@ -110,15 +116,13 @@ def run(line: str, folder: Path, env: dict[str, str]) -> subprocess.CompletedPro
 @pytest.mark.parametrize("line", STARTS_NOTHING)
 def test_a_command_that_starts_nothing_works_as_shown(line: str, tmp_path: Path) -> None:
     env = workplace(tmp_path)
+    shutil.copy(tmp_path / "acme.yaml", tmp_path / "cfscale.yaml")
     if line.split()[1] == "init" or "--users" in line:  # these begin where there is no profile yet
         (tmp_path / "cfscale.yaml").unlink()
 
-    if "plan.json" in line and "--out plan.json" not in line:
-        assert run("cfscale plan acme.yaml --out plan.json", tmp_path, env).returncode == 0
-
-    if "--coefficients" in line:
-        made = "cfscale calibrate --samples observations.csv --out coefficients.json"
-        assert run(made, tmp_path, env).returncode == 0
+    for word, first in MADE_BY.items():
+        if word in line and f"--out {word}" not in line:
+            assert run(first, tmp_path, env).returncode == 0
 
     done = run(line, tmp_path, env)
 
