@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cfscale.cli.engines import Deployment
     from cfscale.core.decision import Entry
     from cfscale.runtime.act import Hands
+    from cfscale.runtime.ports import Prober
     from cfscale.runtime.watch import Scaler
 
 
@@ -61,7 +62,7 @@ class Clock:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, signals ask to stop instead of breaking off what is being done."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, self._asked) for number in numbers]
         try:
             yield
@@ -179,13 +180,23 @@ def _hands(deployment: "Deployment", clock: Clock, journal: "Journal") -> Iterat
             deployment.state.create()
         except ActionError as error:
             console.warn(f"{error}; nothing will shrink")
-        yield Hands(deployment.engine, clock, journal, lock, deployment.balancer)
+        yield Hands(deployment.engine, clock, journal, lock, deployment.balancer, _prober(deployment))
+
+
+def _prober(deployment: "Deployment") -> "Prober | None":
+    """Who asks replicas whether their work is done; loaded only where a service has such a question."""
+    if all(service.drain is None or service.drain.done is None for service in deployment.plan.services):
+        return None
+    from cfscale.adapters.probes.ask import probe_once
+
+    return probe_once
 
 
 def _exit_code(scaler: "Scaler", *, looping: bool) -> int:
-    """1 where the last action of a service failed; where data was missing, 3 for a single evaluation."""
+    """1 where the last action of a service failed; 3 where data was missing: in a single evaluation, or all along."""
     codes = set(scaler.codes.values())
     if ActionError.exit_code in codes:
         return ActionError.exit_code
     unknown = UnavailableError.exit_code
-    return unknown if unknown in codes and not looping else 0
+    blind = not scaler.informed if looping else True
+    return unknown if unknown in codes and blind else 0

@@ -135,7 +135,7 @@ class ProcessEngine:
     def shrink(self, service: Service, count: int, victims: Sequence[Replica]) -> None:
         """Drain and stop these replicas, leaving ``count``; returns when they are gone."""
         self._request(Scale(service=service.name, count=count, victims=tuple(victim.id for victim in victims)))
-        patience = 2 * service.stop_grace_seconds + 10.0
+        patience = service.drain_limit_seconds + service.stop_grace_seconds + 10.0
         stopped = ", ".join(victim.name for victim in victims)
         self._await(lambda replicas: _present(replicas, service.name) <= count, patience, f"end of {stopped}")
 
