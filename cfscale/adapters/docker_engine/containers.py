@@ -17,7 +17,8 @@ SERVICE = "com.docker.compose.service"
 _STATES = {
     "running": ReplicaState.READY,
     "paused": ReplicaState.PAUSED,
-    "created": ReplicaState.STARTING,
+    # what a start that failed leaves behind; nothing starts it but the next attempt
+    "created": ReplicaState.STOPPED,
     "restarting": ReplicaState.STARTING,
 }
 _REASON_CHARACTERS = 120

@@ -122,7 +122,7 @@ class ProcessEngine:
         """CPU since the previous call of this engine object, and memory; ``warming`` on the first."""
         from cfscale.adapters.process.usage import UsageReader  # psutil is for those who measure
 
-        self._usage = self._usage or UsageReader(self._plan.services)
+        self._usage = self._usage or UsageReader(self._plan.services, self._layout.state)
         return self._usage.read(replicas)
 
     def grow(self, service: Service, count: int) -> None:
