@@ -45,6 +45,11 @@ class Deployment:
         if self.engine.name == "host":
             raise InputError("--engine host only recommends (scale): it runs no replicas; choose process or compose")
 
+    def hurry(self, asked: Callable[[], bool]) -> None:
+        """Let the engine know whether this process was asked to stop, where it can make use of that."""
+        if hasattr(self.engine, "hurried"):
+            self.engine.hurried = asked
+
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
         if self.engine.name == "compose":

@@ -153,6 +153,7 @@ def _scaler(
         yield scaler
         return
     deployment.require_own()
+    deployment.hurry(lambda: clock.signal is not None)
     journal = Journal(deployment.state.folder)
     with _hands(deployment, clock, journal) as hands:
         scaler.hands = hands

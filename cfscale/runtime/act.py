@@ -140,7 +140,10 @@ def _change(hands: Hands, observation: Observation, decision: Decision, owed: li
         hands.engine.grow(observation.service, decision.desired)
         return ""
     addresses = _addresses(hands, observation, decision)
-    if hands.balancer is None or not addresses:
+    if hands.balancer is None:  # the engine drains by itself
+        hands.engine.shrink(observation.service, decision.desired, victims(observation, decision.desired))
+        return ""
+    if not addresses:
         return _stopped(hands, observation, decision)
     owed += addresses
     try:

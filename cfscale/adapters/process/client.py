@@ -43,12 +43,16 @@ class Order(Struct, frozen=True):
 
 
 class ProcessEngine:
-    """Runs a plan's services as local processes; ``base_dir`` (the profile's directory) is where they work."""
+    """Runs a plan's services as local processes; ``base_dir`` (the profile's directory) is where they work.
+
+    ``hurried`` says whether the caller was asked to stop: a drain is then left to the supervisor, which goes on with it.
+    """
 
     def __init__(self, plan: DeploymentPlan, state_dir: Path, base_dir: Path) -> None:
         self._plan, self._base_dir = plan, base_dir.absolute()
         self._layout = Layout(state_dir.absolute())
         self._usage: UsageReader | None = None
+        self.hurried: Callable[[], bool] = lambda: False
 
     @property
     def name(self) -> str:
@@ -157,6 +161,8 @@ class ProcessEngine:
     def _await(self, reached: Callable[[Sequence[Replica]], bool], patience: float, what: str) -> None:
         deadline = time.monotonic() + patience
         while not reached(self.replicas()):
+            if what.startswith("end of") and self.hurried():
+                raise ActionError(f"{what}: left to the supervisor, which goes on draining")
             if time.monotonic() >= deadline:
                 raise ActionError(f"{what}: not reached within {patience:g} s: 'cfscale status' says how far it came")
             time.sleep(_POLL_SECONDS)
