@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +14,8 @@ import typer
 
 from cfscale.cli import console
 from cfscale.cli.console import Output
+from cfscale.cli.logs import LogFormat, logging_as
+from cfscale.cli.notify import notify
 from cfscale.cli.options import (
     Agents,
     EngineOption,
@@ -34,7 +36,7 @@ from cfscale.errors import ActionError, InputError, UnavailableError
 if TYPE_CHECKING:
     from cfscale.adapters.journal import Journal
     from cfscale.cli.engines import Deployment
-    from cfscale.core.decision import Entry
+    from cfscale.core.decision import Decision, Entry
     from cfscale.runtime.act import Hands
     from cfscale.runtime.ports import Prober
     from cfscale.runtime.watch import Scaler
@@ -86,6 +88,17 @@ def scale(
     ] = None,
     lasting: Annotated[str | None, typer.Option("--for", metavar="5m", help="Watch for so long, then end.")] = None,
     engine: EngineOption = "auto",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="[ADDRESS]:PORT",
+            help="Serve Prometheus metrics of the scaler; on the loopback unless an address is given.",
+        ),
+    ] = None,
+    log: Annotated[
+        LogFormat, typer.Option("--log", help="How messages on stderr look; json is for a collector.")
+    ] = LogFormat.TEXT,
     output: OutputOption = Output.TABLE,
     users: Users = None,
     agents: Agents = None,
@@ -101,10 +114,14 @@ def scale(
     Examples:   cfscale scale
 
     cfscale scale --watch --apply --interval 10s
+
+    cfscale scale --watch --metrics :9464 --log json
     """
     plan = _timed(load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth)), interval)
     seconds = None if lasting is None else duration(lasting, 0.0, "--for")
     services, looping = _scaled(plan), watch or seconds is not None
+    if metrics is not None and not looping:
+        raise InputError("--metrics serves while it watches: give --watch too")
     from cfscale.cli.decisions import printer
     from cfscale.cli.engines import open_deployment
 
@@ -112,15 +129,42 @@ def scale(
     if apply:
         deployment.require_replicas()
     with (
+        logging_as(log, plan.name),
         clock.listening(),
         _scaler(deployment, services, clock, apply=apply) as scaler,
-        printer(output, looping=looping) as show,
+        _metered(scaler, metrics) as meter,
+        printer(output, scaler, looping=looping) as show,
     ):
+        notify("READY=1")
         for decision in scaler.watch(seconds) if looping else scaler.once():
+            meter(decision)
             show(decision)
+            notify("WATCHDOG=1")
+        notify("STOPPING=1")
     if not apply:
         console.note("nothing was changed: --apply acts on it")
     return 128 + clock.signal if clock.signal is not None else _exit_code(scaler, looping=looping)
+
+
+@contextmanager
+def _metered(scaler: "Scaler", where: str | None) -> "Iterator[Callable[[Decision], None]]":
+    """Serve metrics of the scaler, if asked to; gives what each decision is to be told to."""
+    if where is None:
+        yield lambda _: None
+        return
+    from cfscale.cli.metrics import Meter, serving
+
+    meter = Meter(scaler.plan.name, scaler.engine.name, scaler.plan.scaling.interval_seconds)
+    scaler.warn, scaler.ended = meter.counting(scaler.warn), meter.ticked
+
+    def decided(decision: "Decision") -> None:
+        name = decision.service
+        meter.decided(decision, scaler.seen.get(name), scaler.codes.get(name, 0))
+        if scaler.hands is not None:
+            meter.acted(decision)
+
+    with serving(meter, where):
+        yield decided
 
 
 def _timed(plan: DeploymentPlan, interval: str | None) -> DeploymentPlan:

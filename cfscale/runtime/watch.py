@@ -7,11 +7,12 @@ its reason and the loop goes on; a lost lock ends it, and nothing is written aft
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cfscale.core.autoscale import History, decide, unavailable
-from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
+from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.policy import Observation, Pause
@@ -22,6 +23,8 @@ from cfscale.runtime.act import Clock, Hands, Outcome, act
 from cfscale.runtime.ports import Engine
 
 log = logging.getLogger(__name__)
+# the decision in hand: what is said meanwhile belongs to it
+correlation: ContextVar[str] = ContextVar("correlation", default="")
 FIRST_WINDOW_SECONDS = 1.0
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
@@ -48,7 +51,8 @@ class Scaler:
 
     ``warn`` tells the operator what cannot wait for a decision. Of each service ``codes`` holds the exit code of its
     last tick (0 well, 1 an action failed, 3 data missing or stale) and ``seen`` the last observation; ``informed``
-    says whether any tick had data. ``due`` is when the next tick begins, on the monotonic clock.
+    says whether any tick had data. ``due`` is when the next tick begins, on the monotonic clock; ``ended`` is told
+    after each tick how long it took and what is remembered now.
     """
 
     engine: Engine
@@ -62,6 +66,7 @@ class Scaler:
     seen: dict[str, Observation] = field(default_factory=dict)
     informed: bool = False
     due: float = 0.0
+    ended: Callable[[float, Mapping[str, History]], None] = lambda _seconds, _histories: None
     _records: dict[str, Record] = field(default_factory=dict)
     _owed: tuple[str, ...] = ()
     _histories: dict[str, History] = field(default_factory=dict)
@@ -110,7 +115,9 @@ class Scaler:
             return
         started = next_run = self.clock.monotonic()
         while True:
+            began = self.clock.monotonic()
             yield from self.tick()
+            self.ended(self.clock.monotonic() - began, self._histories)
             self.due = next_run = self._next_run(next_run)
             if seconds is not None and next_run - started >= seconds:
                 return
@@ -141,9 +148,13 @@ class Scaler:
             return
         for observation in observations:
             decision = self._decide(observation)
-            yield decision if self.hands is None else self._settle(self.hands, observation, decision)
+            correlation.set(identity(decision))
+            decision = decision if self.hands is None else self._settle(self.hands, observation, decision)
+            log.info(decision.reason, extra={"decision": decision})
+            yield decision
             if self.clock.wait(0.0):
                 break
+        correlation.set("")
         if self.hands is not None:
             self._remember()
 

@@ -447,7 +447,9 @@ def test_the_disk_of_a_real_engine_is_as_full_as_the_system_says(real: DockerEng
     ratio = real.disk_ratio()
     assert ratio is not None
     assert 0 < ratio < 1
-    assert ratio == pytest.approx(psutil.disk_usage(docker("info", "--format", "{{.DockerRootDir}}")).percent / 100, abs=0.02)
+    assert ratio == pytest.approx(
+        psutil.disk_usage(docker("info", "--format", "{{.DockerRootDir}}")).percent / 100, abs=0.02
+    )
 
 
 def test_the_disk_of_an_engine_elsewhere_is_not_ours(path: Path, engine: DockerEngine) -> None:

@@ -6,6 +6,7 @@ never two changes within a cooldown, and nothing in the journal that the next st
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from hypothesis import settings
@@ -167,10 +168,8 @@ class ScalerUnderFaults(RuleBasedStateMachine):
     def the_lock_is_lost_for_one_tick(self) -> None:
         calls, lines, stored = len(self.service.calls), len(self.journal.lines), self.memory.stored
         self.lock.lost = True
-        try:
+        with suppress(LockedError):
             list(self.scaler.tick())
-        except LockedError:
-            pass
         self.lock.lost = False
         assert (len(self.service.calls), len(self.journal.lines)) == (calls, lines)
         assert self.memory.stored == stored
