@@ -61,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.engine
 def test_the_image_holds_what_the_compose_engine_drives(image: str) -> None:
     assert docker("run", "--rm", image, "--version").startswith("cfscale ")
-    assert "v2" in docker("run", "--rm", "--entrypoint", "docker", image, "compose", "version")
+    assert "version 2" in docker("run", "--rm", "--entrypoint", "docker", image, "compose", "version")
     assert docker("run", "--rm", "--entrypoint", "id", image, "-u").strip() == "10001"
 
 
