@@ -43,3 +43,5 @@ fmt: .venv/installed
 bench: .venv/installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/sample.py
+	$(BIN)/python bench/cgroups.py
+	$(BIN)/python bench/tick.py
