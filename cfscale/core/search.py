@@ -18,7 +18,6 @@ from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile, Workload
 from cfscale.errors import InputError, RefusedError
 
-MOST = 1_000_000_000  # what a profile may say of users, agents or tasks
 DRIVERS = ("users", "agents", "tasks")
 View = Callable[[DeploymentPlan], Hashable]
 Guess = Callable[[DeploymentPlan, int], int]

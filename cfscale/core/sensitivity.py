@@ -15,11 +15,11 @@ from msgspec.structs import replace as changed
 from cfscale.core.nodes import memory_of
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.rules import cpu_curve, measured
-from cfscale.core.search import DRIVERS, MOST, Line, machines, spare_of
+from cfscale.core.search import DRIVERS, Line, machines, spare_of
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.units import format_cpu, format_size
-from cfscale.core.workload import Profile, parse_growth
+from cfscale.core.workload import MOST, Profile, parse_growth
 
 SENSITIVITY_SCHEMA = "cfscale/sensitivity/v1"
 
