@@ -46,7 +46,7 @@ def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least:
     largest = shapes[-1]
     used = pack(largest, services)
     if used is None:
-        big = max(services, key=lambda service: (memory_of(service), service.cpu_request_millicores))
+        big = next(service for service in services if not holds(largest, service))
         raise RefusedError(
             f"one replica of {big.name} fits no machine of the catalogue: lower services.{big.name}.resources"
         )
@@ -87,6 +87,12 @@ def pack(shape: Shape, services: Iterable[Service]) -> int | None:
     return len(free)
 
 
+def holds(shape: Shape, service: Service) -> bool:
+    """Whether an empty machine holds one replica: its memory, and the CPU that it may burst to."""
+    cpu = max(service.cpu_request_millicores, service.cpu_limit_millicores or 0)
+    return cpu <= shape.cpu_millicores and memory_of(service) <= shape.memory_bytes
+
+
 def memory_of(service: Service) -> int:
     """The memory a machine must hold for one replica: its limit, else its request."""
     return service.memory_limit_bytes or service.memory_request_bytes
@@ -94,9 +100,9 @@ def memory_of(service: Service) -> int:
 
 def _place(shape: Shape, free: Sequence[Shape], service: Service) -> list[Shape] | None:
     cpu, memory = service.cpu_request_millicores, memory_of(service)
-    per_machine = min(shape.cpu_millicores // cpu, shape.memory_bytes // memory)
-    if per_machine == 0:
+    if not holds(shape, service):
         return None
+    per_machine = min(shape.cpu_millicores // cpu, shape.memory_bytes // memory)
     left, after = service.replicas, []
     for machine in free:
         count = min(left, machine.cpu_millicores // cpu, machine.memory_bytes // memory)
