@@ -94,12 +94,30 @@ class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
     scale_down: Percent
 
 
+class WindowProfile(Struct, frozen=True, forbid_unknown_fields=True, rename={"lasts": "for"}):
+    """A time in which there are at least so many replicas: a cron line begins it."""
+
+    start: str
+    lasts: str
+    min: Replicas
+
+
 class PolicyProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One scaling policy; parameters stand beside its kind."""
 
-    kind: Literal["resource"]
+    kind: Literal["slo", "resource", "target", "pool", "predictive", "schedule", "queue"]
     cpu: BandOverride | None = None
     memory: BandOverride | None = None
+    resource: Literal["cpu", "memory"] | None = None
+    usage: Amount | None = None
+    law: Literal["proportional", "founding"] | None = None
+    windows: list[WindowProfile] | None = None
+    source: Literal["redis", "prometheus", "http"] | None = None
+    url: Text | None = None
+    key: Text | None = None
+    query: Text | None = None
+    field: Text | None = None
+    per_replica: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
 class DampingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -123,6 +141,7 @@ class ScalingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     interval: str | None = None
     policies: list[PolicyProfile] | None = None
+    goal: Amount | None = None
     tolerance: Annotated[float, Meta(ge=0, lt=1)] | None = None
     scale_up: DampingProfile | None = None
     scale_down: DampingProfile | None = None
