@@ -104,16 +104,20 @@ class History:
 
 
 def decide(
-    observation: Observation, scaling: Scaling, history: History, laws: tuple[Law, ...] | None = None
+    observation: Observation,
+    scaling: Scaling,
+    history: History,
+    laws: tuple[Law, ...] | None = None,
+    situation: Situation | None = None,
 ) -> tuple[Decision, History]:
     """The decision for one service in one tick, and the history with which the next tick is to be asked.
 
     Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so. ``laws``
-    are those of ``scaling``, where the caller has them at hand.
+    are those of ``scaling``, and ``situation`` that of the observation, where the caller has them at hand.
     """
     past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
     past = replace(past, startup_seconds=_startup(past, observation))
-    situation = situation_of(observation, scaling, past.low_since)
+    situation = replace(situation or situation_of(observation, scaling), low_since=past.low_since)
     draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
     draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
     past = replace(
@@ -138,7 +142,8 @@ def judge(
         draft.tolerate(scaling)
     recommended = draft.desired
     draft.stabilise(past, situation.time, scaling)
-    draft.limit_step(scaling)
+    if not (proposal.unbounded and draft.desired > draft.current):
+        draft.limit_step(scaling)
     draft.cool_down(past, situation.time, scaling)
     shrinkable = proposal.shrinkable and _cooldown_left(past, situation.time, scaling.scale_down) <= 0
     draft.clamp(service, shrinkable=shrinkable)

@@ -13,7 +13,7 @@ from math import ceil
 
 from cfscale.core.autoscale import History, judge
 from cfscale.core.forecast import Forecast
-from cfscale.core.laws import Law, laws_of, needs_outlook, share_of
+from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of, share_of
 from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.policies import named, unknown
 from cfscale.core.policy import Proposal, Reading, Situation
@@ -78,7 +78,6 @@ class Live:
     scaling: Scaling
     model: Model
     forecast: Forecast | None
-    cap_ratio: float | None
     history: History
     laws: tuple[Law, ...]
     bounds: Bounds = Bounds()
@@ -106,7 +105,7 @@ class Live:
             memory=idle,
             disk=_NO_DISK,
             low_since=self.history.low_since,
-            outlook=self.forecast.outlook(self.cap_ratio) if self.forecast else None,
+            outlook=self.forecast.outlook() if self.forecast else None,
         )
 
 
@@ -115,14 +114,12 @@ _NO_DISK = Reading("disk", 0.0, 0, 0, Quality.OK, "", 0.0)
 
 def live(scaling: Scaling, model: Model) -> Live:
     """A policy as it runs live, with this scaling."""
-    goal = next((share_of(p.options["goal"], "goal") for p in scaling.policies if "goal" in p.options), None)
     forecast = None
     if needs_outlook(scaling):
-        wanted = scaling.forecast.goal_ratio if goal is None else goal
-        forecast = Forecast(scaling.forecast, model.step_seconds, model.delay + model.lag, wanted)
-    # a goal that is named is kept whatever it costs; the default gives it up where the load is noise
-    cap = None if goal is not None else scaling.forecast.cap_ratio
-    return Live(scaling, model, forecast, cap, History(), laws_of(scaling))
+        goal, strict = promise_of(scaling)
+        ahead = model.delay + model.lag
+        forecast = Forecast(scaling.forecast, model.step_seconds, ahead, goal, strict=strict)
+    return Live(scaling, model, forecast, History(), laws_of(scaling))
 
 
 def hpa(scaling: Scaling, model: Model, usage: float, sync: float) -> Live:

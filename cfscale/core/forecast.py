@@ -8,9 +8,10 @@
   They are weighted by a power of their recent error at the end of the horizon.
 - The margin is a quantile of the forecast's own errors, each in units of the volatility of its time, times the
   volatility of now. The errors are kept in a histogram of geometric bins that forgets with a half-life.
-- The quantile is steered: each step that was short moves it up, each good one down a little, so that the share of short
-  steps comes to what was asked for, whatever the load is like. Where the load is noise such a promise costs several times
-  what the load does: ``cap_ratio`` bounds the margin to that share of the forecast and gives the promise up.
+- How often a margin is exceeded is calibrated by outcomes: each step that was short moves it, each good one a little the
+  other way, so that the share of short steps comes to what was intended, whatever the load is like.
+- Where the load is noise such a promise costs several times what the load does. Unless it is to be kept strictly, a short
+  step has a price: the margin ends where one more replica costs more than the short steps it spares.
 
 Nothing is fitted beforehand. A step costs the same on the first day and after a year, in time and in memory.
 """
@@ -18,17 +19,19 @@ Nothing is fitted beforehand. A step costs the same on the first day and after a
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, exp, log, sqrt
+from itertools import accumulate
+from math import ceil, exp, inf, log, sqrt
 
 from cfscale.core.plan import Forecasting
 from cfscale.core.units import format_duration
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
-_FEW, _LEVEL = 5, 15  # steps that a mean, and a level that seasons are brought to, are taken over
+_FEW, _MANY, _LEVEL = 5, 30, 15  # steps that means, and the level that seasons are brought to, are taken over
 _SATURATED = 0.995  # a kernel's accounting does not come nearer to the limit than that in every window
 _BINS, _LEAST, _RATIO = 120, 0.05, 1.08  # bins of errors, from a twentieth of the volatility to five hundred times
 _FIRST_QUANTILE = 4.0  # in units of volatility, until there are errors to take it from
 _TRUSTED_ERRORS = 60  # fewer do not make a quantile
+_MOST_CALIBRATION = 50.0
 _TINY = 1e-9
 
 
@@ -37,15 +40,16 @@ class Outlook:
     """What is to be expected until replicas that are ordered now can help, in units of one replica.
 
     ``needed`` is the most of the path with its margin; ``margin`` the one at its end. ``short_ratio`` is the share of
-    recorded steps that were short. ``doubt`` says why the forecast should not decide; empty where it may.
+    steps that is left short with it, ``shown_ratio`` the share that was until now; ``error_ratio`` is the recent error in
+    that of expecting what is now. ``doubt`` says why the forecast should not decide; empty where it may.
     """
 
     expected: float
     margin: float
     needed: float
     horizon_seconds: float
-    goal_ratio: float
     short_ratio: float
+    shown_ratio: float
     error_ratio: float
     doubt: str = ""
 
@@ -87,6 +91,19 @@ class Errors:
             above += self.bins[place]
         return 0.0
 
+    def tails(self) -> list[float]:
+        """The weight of each bin and all above it."""
+        return list(accumulate(reversed(self.bins)))[::-1]
+
+    def exceeded(self, error: float, tails: Sequence[float]) -> float:
+        """The share of all errors that exceeds this one; ``tails`` are the present ones."""
+        place = 0 if error <= _LEAST else 1 + int(log(error / _LEAST) / log(_RATIO))
+        if place >= _BINS:
+            return 0.0
+        low, high = self._edges[place - 1] if place else 0.0, self._edges[place]
+        part = min(1.0, max(0.0, (high - error) / (high - low)))
+        return (tails[place + 1] + part * self.bins[place]) / self.total
+
 
 class Series:
     """The latest loads, as long as a season can look back, with running sums for the mean of any part."""
@@ -127,30 +144,42 @@ class Series:
 
 
 class Forecast:
-    """The forecast of one load; ``ahead`` is the horizon in steps, ``goal`` the share of steps that may be short."""
+    """The forecast of one load; ``ahead`` is the horizon in steps, ``goal`` the share of steps that may be short.
+
+    ``strict`` keeps that promise whatever it costs; otherwise it is weighed against what it costs.
+    """
 
     __slots__ = (
-        "_alpha",
+        "_calibration",
+        "_daily",
         "_errors",
         "_expert_errors",
         "_goal",
+        "_intended",
+        "_level",
         "_naive_error",
+        "_outlook",
         "_own_error",
         "_path",
         "_periods",
         "_recent",
+        "_roots",
         "_saturated",
         "_series",
         "_short",
         "_step",
+        "_strict",
         "_tuning",
         "_volatility",
         "_waiting",
         "ahead",
     )
 
-    def __init__(self, tuning: Forecasting, step_seconds: float, ahead: int, goal: float) -> None:
+    def __init__(
+        self, tuning: Forecasting, step_seconds: float, ahead: int, goal: float, *, strict: bool = False
+    ) -> None:
         self._tuning, self._step, self._goal, self.ahead = tuning, step_seconds, goal, ahead
+        self._strict = strict
         # a season shorter than the horizon has not been seen whole
         self._periods = tuple(
             steps for period in (HOUR, DAY, WEEK) if (steps := round(period / step_seconds)) > ahead + _LEVEL
@@ -158,13 +187,18 @@ class Forecast:
         self._series = Series(max((*self._periods, ahead)) + 2 * _LEVEL + 10)
         self._recent = 1 - 0.5 ** (step_seconds / tuning.recent_seconds)
         self._errors = Errors(tuning.memory_seconds / step_seconds)
-        self._expert_errors: list[float | None] = [None] * (3 + len(self._periods))
+        self._expert_errors: list[float | None] = [None] * (4 + len(self._periods))
         self._waiting: deque[tuple[int, list[float | None], float, float]] = deque()
         self._volatility: float | None = None
         self._own_error = self._naive_error = 0.0
-        self._alpha = goal
+        self._calibration, self._intended = 1.0, goal
+        self._level = 0.0
         self._saturated = self._short = 0
         self._path: list[float] = []
+        self._outlook: Outlook | None = None
+        # errors grow with the square root of the distance, as those of a random walk do
+        self._roots = [sqrt((number + 1) / ahead) for number in range(ahead)]
+        self._daily = 1 / max(1.0, DAY / step_seconds)
 
     @property
     def steps(self) -> int:
@@ -180,7 +214,18 @@ class Forecast:
         self._series.append(demand)
         if self._waiting and self._waiting[0][0] == len(self._series) - 1:
             self._judge(demand, short=short)
+        self._level = demand if len(self._series) == 1 else self._level + self._daily * (max(1.0, demand) - self._level)
         self._expect()
+        self._outlook = self._look()
+
+    def skip(self) -> None:
+        """One step of which nothing is known: time goes on, nothing is learned."""
+        if not len(self._series):
+            return
+        self._series.append(self._series.values(len(self._series) - 1, 1)[0])
+        if self._waiting and self._waiting[0][0] == len(self._series) - 1:
+            self._waiting.popleft()
+        self._saturated = 0
 
     def _hidden(self) -> float:
         """How much more than it shows a saturated service is taken to want."""
@@ -197,7 +242,8 @@ class Forecast:
         self._volatility = self._faded(self._volatility, abs(error) + _TINY)
         self._own_error = self._faded(self._own_error, abs(error))
         self._naive_error = self._faded(self._naive_error, abs(naive - demand))
-        self._alpha = min(0.3, max(1e-5, self._alpha * exp(self._tuning.steering * (self._goal - short))))
+        steered = self._calibration * exp(self._tuning.steering * (self._intended - short))
+        self._calibration = min(_MOST_CALIBRATION, max(1 / _MOST_CALIBRATION, steered))
 
     def _faded(self, before: float | None, now: float) -> float:
         return now if before is None else before + self._recent * (now - before)
@@ -221,6 +267,7 @@ class Forecast:
         series, now, ahead = self._series, len(self._series), self.ahead
         yield series.values(now - 1, 1) * ahead
         yield [series.mean(max(0, now - _FEW), now)] * ahead
+        yield [series.mean(max(0, now - _MANY), now)] * ahead
         yield self._slope(now) if now > _FEW else None
         for period in self._periods:
             yield self._season(now, period) if now >= period + 2 * _LEVEL else None
@@ -251,28 +298,58 @@ class Forecast:
             mixed = [total + weight * value for total, value in zip(mixed, path, strict=True)]
         return [total / whole for total in mixed]
 
-    def outlook(self, cap_ratio: float | None = None) -> Outlook | None:
-        """What the steps learned so far let expect; None before the first. ``cap_ratio`` bounds the margin."""
-        if not self._path:
-            return None
-        expected, end = max(self._path), self._path[-1]
-        known = self._errors.count >= _TRUSTED_ERRORS
-        margin = self._scale(end, 0.1) * (self._errors.quantile(self._alpha) if known else _FIRST_QUANTILE)
-        if cap_ratio is not None:
-            margin = min(margin, cap_ratio * expected + 1)
-        # errors grow with the square root of the distance, as those of a random walk do
-        roots = (sqrt((number + 1) / self.ahead) for number in range(self.ahead))
-        needed = max(value + margin * root for value, root in zip(self._path, roots, strict=True))
+    def outlook(self) -> Outlook | None:
+        """What the steps learned so far let expect; None before the first."""
+        return self._outlook
+
+    def _look(self) -> Outlook:
+        """Set the margin, and with it the count, for the path that is expected."""
+        expected = max(self._path)
+        scale = self._scale(self._path[-1], 0.1)
+        if self._errors.count < _TRUSTED_ERRORS:
+            margin, short = min(scale * _FIRST_QUANTILE, self._most(expected)), self._goal
+        elif self._strict:
+            margin, short = scale * self._errors.quantile(self._goal * self._calibration), self._goal
+        else:
+            margin, short = self._worthwhile(expected, scale)
+        self._intended = short
         return Outlook(
             expected=expected,
             margin=margin,
-            needed=needed,
+            needed=max(value + margin * root for value, root in zip(self._path, self._roots, strict=True)),
             horizon_seconds=self.ahead * self._step,
-            goal_ratio=self._goal,
-            short_ratio=self._short / len(self._series),
+            short_ratio=short,
+            shown_ratio=self._short / len(self._series),
             error_ratio=self._error_ratio(),
             doubt=self._doubt(),
         )
+
+    def _most(self, expected: float) -> float:
+        """The largest margin, past which a promise is given up; without end where it must be kept."""
+        return inf if self._strict else self._tuning.cap_ratio * expected + 1
+
+    def _worthwhile(self, expected: float, scale: float) -> tuple[float, float]:
+        """The margin at which one more replica costs more than the short steps it spares, and the share left short.
+
+        A short step is worth ``worth / goal`` steps of the whole fleet; the share stays between two multiples of the goal.
+        """
+        tuning, goal = self._tuning, self._goal
+        tails, most = self._errors.tails(), self._most(expected)
+        price, least, worst = tuning.worth_ratio / goal, tuning.least_factor * goal, tuning.most_factor * goal
+        level = max(1.0, self._level)
+        count = first = max(1, ceil(expected - _TINY))
+        last = ceil(expected + most - _TINY)
+        best = (inf, 0.0, worst)
+        while True:
+            margin = min((count - value) / root for value, root in zip(self._path, self._roots, strict=True))
+            short = min(1.0, self._errors.exceeded(margin / scale, tails) / self._calibration)
+            beyond = count >= last
+            if short <= worst or beyond:
+                cost = count / level + price * short
+                best = min(best, (cost, margin, min(short, worst)))
+            if short <= least or beyond or count / level > best[0]:
+                return best[1], best[2]
+            count += max(1, (count - first) // 8)  # of a large fleet not every count is tried
 
     def _error_ratio(self) -> float:
         """Its recent error in that of expecting what is now."""

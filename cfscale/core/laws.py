@@ -42,6 +42,15 @@ def needs_outlook(scaling: Scaling) -> bool:
     return any(policy.kind in ("slo", "predictive") for policy in scaling.policies)
 
 
+def promise_of(scaling: Scaling) -> tuple[float, bool]:
+    """The share of minutes that may be short, and whether that is to be kept whatever it costs.
+
+    A goal that a policy names is kept; the default weighs it against the cost.
+    """
+    named = next((policy.options["goal"] for policy in scaling.policies if "goal" in policy.options), None)
+    return (scaling.forecast.goal_ratio, False) if named is None else (share_of(named, "goal"), True)
+
+
 def share_of(text: str, where: str) -> float:
     """A ratio written as ``0.5%`` or ``0.005``, between 0 and 1; raises InputError naming ``where``."""
     try:
@@ -145,8 +154,11 @@ def predictive(situation: Situation, scaling: Scaling, *, literal: bool) -> Prop
     return Proposal(current, f"{told}: within the band")
 
 
-def _slo(_options: Mapping[str, str]) -> Law:
-    return slo
+def _slo(options: Mapping[str, str]) -> Law:
+    """The default policy; one whose goal is named may take a step up of any size, to keep its promise."""
+    if "goal" not in options:
+        return slo
+    return lambda situation, scaling: replace(slo(situation, scaling), unbounded=True)
 
 
 def slo(situation: Situation, scaling: Scaling) -> Proposal:
@@ -159,7 +171,7 @@ def slo(situation: Situation, scaling: Scaling) -> Proposal:
     wanted = max(outlook.replicas, needed_for(situation.cpu.load, 1.0))
     reason = (
         f"{outlook.expected:.1f} replicas' load expected within {format_duration(outlook.horizon_seconds)}, "
-        f"{outlook.margin:.1f} margin to be short {percent(outlook.goal_ratio)} of the time: {wanted} needed"
+        f"{outlook.margin:.1f} margin to be short {percent(outlook.short_ratio)} of the time: {wanted} needed"
     )
     memory = situation.memory
     by_memory = needed_for(memory.load_at_most, scaling.memory.scale_up_ratio) if memory.reporting else 1

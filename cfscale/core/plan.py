@@ -181,6 +181,9 @@ class Forecasting(Struct, frozen=True):
     weight_power: float
     floor_ratio: float
     cap_ratio: float
+    worth_ratio: float
+    least_factor: float
+    most_factor: float
     steering: float
     hidden_ratio: float
     hidden_most_ratio: float

@@ -16,7 +16,7 @@ from cfscale.errors import InputError
 
 DEFAULT = Policy("slo")
 _OPTIONS: Mapping[str, frozenset[str]] = {
-    "slo": frozenset(),
+    "slo": frozenset(("goal",)),
     "resource": frozenset(("cpu", "memory")),
     "target": frozenset(("resource", "usage")),
     "pool": frozenset(),
@@ -53,8 +53,9 @@ def _policy(given: PolicyProfile, where: str) -> Policy:
         return Policy("schedule", {"windows": _windows(given.windows, where)})
     if given.kind == "queue":
         return Policy("queue", _queue(given, where))
-    if given.usage is not None:
-        share_of(given.usage, f"{where}.usage")
+    for name in ("usage", "goal"):
+        if name in options:
+            share_of(options[name], f"{where}.{name}")
     return Policy(given.kind, {name: value for name, value in options.items() if isinstance(value, str)})
 
 

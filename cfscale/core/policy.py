@@ -60,7 +60,6 @@ class Observation:
     replicas: tuple[Replica, ...]
     usages: tuple[Usage, ...]
     pause: Pause = Pause()
-    outlook: Outlook | None = None
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
 
     @property
@@ -152,13 +151,14 @@ class Situation:
 class Proposal:
     """The count a policy asks for, before any damping, and why. ``shrinkable``: nothing forbids fewer replicas.
 
-    ``tolerated`` says that the policy has applied a tolerance of its own.
+    ``tolerated`` says that the policy has applied a tolerance of its own, ``unbounded`` that a step up may be of any size.
     """
 
     replicas: int
     reason: str
     shrinkable: bool = True
     tolerated: bool = False
+    unbounded: bool = False
 
 
 def resource(situation: Situation, scaling: Scaling) -> Proposal:
@@ -244,7 +244,7 @@ def needed_for(load: float, filled_ratio: float) -> int:
     return max(1, ceil(load / filled_ratio - _ROUNDING))
 
 
-def situation_of(observation: Observation, scaling: Scaling, low_since: float | None = None) -> Situation:
+def situation_of(observation: Observation, scaling: Scaling) -> Situation:
     """The situation that one tick observed."""
     counts = dict.fromkeys(ReplicaState, 0)
     ready = set()
@@ -270,8 +270,6 @@ def situation_of(observation: Observation, scaling: Scaling, low_since: float | 
         min_replicas=observation.service.min_replicas,
         paused=counts[ReplicaState.PAUSED],
         oom_kills=sum(usage.oom_kills for usage in observation.usages),
-        low_since=low_since,
-        outlook=observation.outlook,
         backlogs=observation.backlogs,
     )
 

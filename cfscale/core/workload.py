@@ -110,6 +110,7 @@ class PolicyProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     memory: BandOverride | None = None
     resource: Literal["cpu", "memory"] | None = None
     usage: Amount | None = None
+    goal: Amount | None = None
     law: Literal["proportional", "founding"] | None = None
     windows: list[WindowProfile] | None = None
     source: Literal["redis", "prometheus", "http"] | None = None
