@@ -44,6 +44,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How a replica out of rotation may finish its work before SIGTERM: until ``done`` says so, at most ``seconds``.
+
+    ``done`` is a question whose expected answer means that nothing is at work; None: there is no such question.
+    """
+
+    seconds: float
+    done: Health | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service of a cell. Limits of None mean: no limit.
 
@@ -75,6 +86,12 @@ class Service:
     one_writer: bool = False
     stop_grace_seconds: float = 10.0
     build: bool = False
+    drain: Drain | None = None
+
+    @property
+    def drain_limit_seconds(self) -> float:
+        """How long a replica may stay out of rotation before it is told to stop: its grace period unless given."""
+        return self.stop_grace_seconds if self.drain is None else self.drain.seconds
 
     @property
     def scaled(self) -> bool:

@@ -60,6 +60,15 @@ class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     fall: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
+class DrainOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a replica that is to go may finish its work first, by its own account."""
+
+    limit: str | None = None
+    path: Text | None = None
+    status: Annotated[int, Meta(ge=100, le=599)] | None = None
+    json: dict[Text, Text] | None = None
+
+
 class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Limits of one replica, where they differ from the tier's shape; requests follow the limits."""
 
@@ -85,6 +94,7 @@ class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         dict[Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="a variable name")], Text] | None
     ) = None
     stop_grace: str | None = None
+    drain: DrainOverride | None = None
 
 
 class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
