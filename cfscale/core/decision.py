@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 
 from cfscale.core.samples import Quality, Sample
 
 DECISION_SCHEMA = "cfscale/decision/v1"
+ID_CHARACTERS = 10
 
 
 class Action(StrEnum):
@@ -103,8 +105,13 @@ def timestamp(time: float) -> str:
 
 
 def entry(kind: Kind, decision: Decision) -> Entry:
-    """A journal entry of this decision: time and service identify it."""
-    return Entry(kind, f"{decision.time}/{decision.service}", decision)
+    """A journal entry of this decision."""
+    return Entry(kind, identity(decision), decision)
+
+
+def identity(decision: Decision) -> str:
+    """A short name for a decision, the same in journal and log: time and service are all that it follows from."""
+    return sha256(f"{decision.time}/{decision.service}".encode()).hexdigest()[:ID_CHARACTERS]
 
 
 def unfinished(entries: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from cfscale.core.drivers import Cell, Count, Shape, count_of
 from cfscale.core.ledger import entry
 from cfscale.core.nodes import memory_of
-from cfscale.core.overrides import health_of, path_of, published, resources_of
+from cfscale.core.overrides import drain_of, health_of, path_of, published, resources_of
 from cfscale.core.plan import LedgerEntry, Service
 from cfscale.core.units import format_size
 from cfscale.core.workload import (
@@ -54,6 +54,7 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
     kind, shape = cell.catalogue.services[name], _shape(cell, name, override)
     count = count_of(name, cell, shape)
     replicas, least, most = _bounds(cell, name, count, shape)
+    grace = duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace")
     service = Service(
         name=name,
         image=override.image or kind.image,
@@ -78,8 +79,9 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
         ),
         sticky_header=override.sticky_header or kind.sticky_header,
         one_writer=kind.one_writer and override.image is None,
-        stop_grace_seconds=duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace"),
+        stop_grace_seconds=grace,
         build=kind.build and override.image is None,
+        drain=drain_of(cell.catalogue.rules, name, override.drain, grace),
     )
     return service, (*count.drivers, *_entries(cell, service, count))
 
