@@ -18,10 +18,11 @@ from cfscale.core.health import (
     Target,
     Track,
     advance,
-    conclude,
+    fresh,
     in_doubt,
     panicking,
     report,
+    result,
     standing,
 )
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
@@ -115,9 +116,11 @@ class Survey:
         known = previous.tracks if previous else {}
         fixed = {target.name: attempt for target in targets if (attempt := standing(target)) is not None}
         asked = [target for target in targets if target.name not in fixed]
-        tracks = {target.name: replace(known.get(target.name, Track()), failure="") for target in asked}
+        tracks = {target.name: fresh(known.get(target.name)) for target in asked}
         await self._pass(asked, tracks)
-        while self.confirm_seconds is not None and (doubted := [t for t in asked if in_doubt(tracks[t.name])]):
+        while self.confirm_seconds is not None and (
+            doubted := [t for t in asked if in_doubt(tracks[t.name], t.health)]
+        ):
             await self.sleep(self.confirm_seconds)
             await self._pass(doubted, tracks)
         results = [self._result(target, fixed.get(target.name), tracks) for target in targets]
@@ -138,12 +141,9 @@ class Survey:
                 group.create_task(work())
 
     def _result(self, target: Target, fixed: Attempt | None, tracks: Mapping[str, Track]) -> Result:
-        kind = target.health.kind.value
         if fixed is not None:
-            return Result(target.name, kind, fixed.state, fixed.latency_seconds, fixed.reason)
-        track = tracks[target.name]
-        state, reason = conclude(target, track, self.clock.now())
-        return Result(target.name, kind, state, track.last.latency_seconds if track.last else None, reason)
+            return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
+        return result(target, tracks[target.name], self.clock.now())
 
 
 Targets = Callable[[], Sequence[Target]]
