@@ -57,8 +57,6 @@ PROBES: Mapping[Kind, Probe] = {
     Kind.HEARTBEAT: _later("heartbeat", "probe_heartbeat"),
     Kind.NONE: probe_tcp,  # no question to ask: being reachable is all there is to learn
 }
-# these need no address of the target
-_UNADDRESSED = frozenset({Kind.EXEC, Kind.DOCKER})
 
 
 async def ask(target: Target, network: Network) -> Attempt:
@@ -89,8 +87,7 @@ async def ask(target: Target, network: Network) -> Attempt:
 
 
 async def _answer(dial: Dialer, target: Target) -> Answer:
-    if target.kind not in _UNADDRESSED:
-        await dial.resolve()
+    await dial.resolve()
     return _certified(dial, await PROBES[target.kind](dial, target))
 
 

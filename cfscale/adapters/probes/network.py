@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cfscale.adapters.probes.certificate import Validity, earliest, refusal
 from cfscale.adapters.probes.resolver import LOOKUPS, BlindError, Lookup, Resolver, literal, lookup_addresses
 from cfscale.adapters.probes.wire import READ_BYTES, AnswerError, Marks, TlsWire, Wire
-from cfscale.core.health import Phases, State, Target
+from cfscale.core.health import Kind, Phases, State, Target
 
 if TYPE_CHECKING:
     import ssl
@@ -94,9 +94,10 @@ class Network:
         self,
         lookup: Lookup | None = None,
         lookups: int = LOOKUPS,
-        policy: TlsPolicy = TlsPolicy(),  # noqa: B008 - frozen
+        policy: TlsPolicy = TlsPolicy(),
     ) -> None:
         self.policy = policy
+        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._resolver = Resolver(lookup, lookups)
 
     @cached_property
@@ -104,25 +105,13 @@ class Network:
         """The pulse of the loop that asks first."""
         return Pulse()
 
-    @cached_property
-    def verifying(self) -> "ssl.SSLContext":
-        """With the system's certificates, and those of the policy."""
-        import ssl
-
-        context = ssl.create_default_context()
-        if self.policy.authorities is not None:
-            context.load_verify_locations(cafile=self.policy.authorities)
-        return context
-
-    @cached_property
-    def trusting(self) -> "ssl.SSLContext":
-        """Verifies nothing: only to read a certificate that was refused."""
-        import ssl
-
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
+    def context(self, *, verify: bool, h2: bool = False) -> "ssl.SSLContext":
+        """Verifying with the system's certificates and those of the policy, or only fit to read a certificate."""
+        found = self._contexts.get((verify, h2))
+        if found is None:
+            found = self._contexts[verify, h2] = _context(self.policy, verify=verify)
+            found.set_alpn_protocols(["h2"] if h2 else ["http/1.1"])
+        return found
 
     async def resolve(self, target: Target, deadline: float) -> list[str]:
         """The target's IP addresses by then (monotonic time); raises BlindError, AnswerError for a name that is none."""
@@ -154,6 +143,18 @@ class Network:
         raise problem or OSError(errno.EADDRNOTAVAIL, "no address")
 
 
+def _context(policy: TlsPolicy, *, verify: bool) -> "ssl.SSLContext":
+    import ssl
+
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif policy.authorities is not None:
+        context.load_verify_locations(cafile=policy.authorities)
+    return context
+
+
 def _endpoint(address: str, port: int) -> tuple[int, object]:
     if ":" in address:
         host, _, zone = address.partition("%")
@@ -181,37 +182,30 @@ class Dialer:
 
     async def resolve(self) -> None:
         """Find the addresses; raises BlindError, and AnswerError for a name that is none."""
-        self.addresses = await self.network.resolve(self.target, self.deadline)
-        self.resolved = monotonic()
+        if self.target.host and not self.target.host.startswith("/"):
+            self.addresses = await self.network.resolve(self.target, self.deadline)
+            self.resolved = monotonic()
 
     async def __call__(self) -> Wire:
         """A connection, over TLS where the target asks for it. Raises OSError, and CertificateError."""
         if not self.target.tls:
             return await self._connected(Wire(self.deadline, self.marks))
-        return await self.secure(await self.plain())
-
-    async def plain(self) -> TlsWire:
-        """A connection that ``secure`` makes one over TLS, after whatever is to be said before."""
-        wire = TlsWire(self.deadline, self.marks)
-        await self._connected(wire)
-        return wire
-
-    async def secure(self, wire: TlsWire) -> TlsWire:
-        """The same connection over TLS; one that is refused is made again, to read its certificate."""
         import ssl
 
+        wire = await self._connected(TlsWire(self.deadline, self.marks))
         try:
-            await wire.upgrade(self.network.verifying, self.target.host)
+            await wire.upgrade(self.network.context(verify=True, h2=self._speaks_h2), self.target.host)
         except ssl.SSLCertVerificationError as error:
             return await self._unverified(error)
         self.certificate = earliest(wire.chain)
         return wire
 
     async def _unverified(self, error: "ssl.SSLCertVerificationError") -> TlsWire:
+        """The connection once more, to read the certificate that was refused."""
         code, message = error.verify_code, error.verify_message
         try:
-            wire = await self.plain()
-            await wire.upgrade(self.network.trusting, self.target.host)
+            wire = await self._connected(TlsWire(self.deadline, self.marks))
+            await wire.upgrade(self.network.context(verify=False, h2=self._speaks_h2), self.target.host)
         except OSError as again:  # it was there a moment ago
             raise CertificateError(refusal(code, message, None, time())) from again
         self.certificate = earliest(wire.chain)
@@ -234,6 +228,10 @@ class Dialer:
             wire.close()
 
     @property
+    def _speaks_h2(self) -> bool:
+        return self.target.kind is Kind.GRPC
+
+    @property
     def connected(self) -> bool:
         """Whether a connection came about."""
         return self.marks.connected is not None
@@ -241,7 +239,11 @@ class Dialer:
     @property
     def remote(self) -> bool:
         """Whether it did so with another machine."""
-        return self.connected and not any(address.startswith("127.") or address == "::1" for address in self.addresses)
+        return (
+            self.connected
+            and bool(self.addresses)
+            and not any(address.startswith("127.") or address == "::1" for address in self.addresses)
+        )
 
     def phases(self, began: float) -> Phases:
         """Where the time went, for an attempt that began then."""

@@ -130,7 +130,7 @@ class Resolver:
 
     @cached_property
     def directory(self) -> Directory:
-        """This machine's files, read once."""
+        """The files of this machine, read once."""
         return Directory.read()
 
     async def addresses(self, host: str, port: int, deadline: float) -> list[str]:

@@ -43,12 +43,12 @@ class Wire:
     """A connection from which no more than 64 KiB are ever read; every method raises OSError, TimeoutError included."""
 
     __slots__ = ("_left", "_loop", "_socket", "deadline", "marks")
+    _socket: socket.socket  # from ``connect`` on
 
     def __init__(self, deadline: float, marks: Marks) -> None:
         self.deadline, self.marks = deadline, marks
         self._loop = asyncio.get_running_loop()
         self._left = READ_BYTES
-        self._socket: socket.socket | None = None
 
     async def connect(self, family: int, address: object, until: float) -> None:
         """Connect by ``until``, which may be earlier than the deadline."""
@@ -71,7 +71,6 @@ class Wire:
 
     async def send(self, data: bytes) -> None:
         """Send all of it."""
-        assert self._socket is not None
         view = memoryview(data)
         while view:
             try:
@@ -90,7 +89,6 @@ class Wire:
         return data
 
     async def _received(self, most: int) -> bytes:
-        assert self._socket is not None
         # an answer that drips must not outlive the deadline by arriving just often enough
         if monotonic() >= self.deadline:
             raise TimeoutError
@@ -99,8 +97,8 @@ class Wire:
 
     def close(self) -> None:
         """Close at once, whatever is in flight."""
-        if self._socket is not None:
-            self._socket.close()
+        if opened := getattr(self, "_socket", None):
+            opened.close()
 
 
 class TlsWire(Wire):
@@ -141,6 +139,7 @@ class TlsWire(Wire):
         return [self.certificate] if self.certificate else []
 
     async def send(self, data: bytes) -> None:
+        """Send all of it, encrypted once there is TLS."""
         if self._tls is None:
             await super().send(data)
             return
