@@ -272,7 +272,7 @@ def _watch(source: "Targets", pace: _Pace, output: Format, fail_on: Failing) -> 
         raise InputError(f"one answer may take {slowest:g} s: give an --interval above that, or a shorter --timeout")
     code = 0
     with verdicts.printer(as_json=output is Format.JSON) as show:
-        for report in watch(_survey(), source, interval_seconds=pace.interval_seconds, seconds=pace.seconds):
-            show(report)
-            code = _code(report, fail_on)
+        for found in watch(_survey(), source, interval_seconds=pace.interval_seconds, seconds=pace.seconds):
+            show(found.report)
+            code = _code(found.report, fail_on)
     return code

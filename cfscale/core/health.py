@@ -98,6 +98,12 @@ class Target:
         """The protocol it is asked in."""
         return self.asked_in or _KINDS[self.health.kind]
 
+    @property
+    def named(self) -> bool:
+        """Whether its address has to be looked up: no name ends in a digit, and every IPv4 address does."""
+        host = self.host
+        return bool(host) and not host[-1].isdigit() and ":" not in host and not host.startswith("/")
+
 
 class Phases(Struct, frozen=True):
     """Where the time of an attempt went; None for what it did not come to, or had no need of."""
