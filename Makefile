@@ -43,3 +43,4 @@ fmt: .venv/installed
 bench: .venv/installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/sample.py
+	$(BIN)/python bench/probe.py

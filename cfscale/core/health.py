@@ -47,6 +47,7 @@ class State(StrEnum):
 
 
 ALIVE = frozenset({State.UP, State.DEGRADED})
+_UNKNOWN, _DOWN = State.UNKNOWN, State.DOWN  # looked up once: members of a class are slow to find
 
 
 class Kind(StrEnum):
@@ -195,22 +196,25 @@ class Report:
 
 def shown(text: str) -> str:
     """Text from outside, safe for a terminal, a log and XML: one line, no control characters, not too long."""
+    if text.isascii() and text.isprintable() and len(text) <= _SHOWN_CHARACTERS:
+        return text
     plain = _UNSHOWN.sub("", text)
     return plain if len(plain) <= _SHOWN_CHARACTERS else plain[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def advance(track: Track, attempt: Attempt, health: Health) -> Track:
     """The track after one more attempt."""
-    if attempt.state is State.UNKNOWN:
+    state = attempt.state
+    if state is _UNKNOWN:
         return replace(track, last=attempt, late=track.late + 1 if attempt.late else 0)
     settled, recent = track.settled, (track.recent << 1) & _RECENT
-    if attempt.state is not State.DOWN:
+    if state is not _DOWN:
         good = track.good + 1
-        risen = settled is not State.DOWN or good >= health.rise
-        return Track(attempt.state if risen else State.DOWN, good, 0, attempt, track.failure, recent)
+        risen = settled is not _DOWN or good >= health.rise
+        return Track(state if risen else _DOWN, good, 0, attempt, track.failure, recent)
     bad = track.bad + 1
-    fallen = settled is State.DOWN or bad >= health.fall
-    return Track(State.DOWN if fallen else settled, 0, bad, attempt, attempt.reason, recent | 1)
+    fallen = settled is _DOWN or bad >= health.fall
+    return Track(_DOWN if fallen else settled, 0, bad, attempt, attempt.reason, recent | 1)
 
 
 def fresh(track: Track | None) -> Track:
@@ -221,9 +225,9 @@ def fresh(track: Track | None) -> Track:
 def in_doubt(track: Track, health: Health) -> bool:
     """Whether to ask again soon: the latest answer speaks against the verdict, or this host did not look in time."""
     last = track.last
-    if last is None or last.state is State.UNKNOWN:
+    if last is None or last.state is _UNKNOWN:
         return last is not None and last.late and track.late < health.fall
-    return (track.settled is State.DOWN) == (last.state is not State.DOWN)
+    return (track.settled is _DOWN) == (last.state is not _DOWN)
 
 
 def attributed(attempt: Attempt, *, connected: bool) -> Attempt:
@@ -302,10 +306,11 @@ def _with_doubts(track: Track, last: Attempt) -> str:
 
 def result(target: Target, track: Track, now: float) -> Result:
     """The verdict on a target that was asked, as it is published."""
-    state, reason = conclude(target, track, now)
     last = track.last
     if last is None:
-        return Result(target.name, target.kind.value, state, None, reason)
+        return Result(target.name, target.kind.value, State.UNKNOWN, None, "not asked yet")
+    undisputed = last.state is track.settled and not track.recent and target.replica is None
+    state, reason = (last.state, last.reason) if undisputed else conclude(target, track, now)
     return Result(
         target=target.name,
         kind=target.kind.value,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic, time
 
 from cfscale.adapters.probes.certificate import ending
-from cfscale.adapters.probes.http import probe_http
+from cfscale.adapters.probes.http import UP, probe_http
 from cfscale.adapters.probes.network import Answer, AnswerError, BlindError, Dialer, Network
 from cfscale.adapters.probes.redis import probe_redis
 from cfscale.adapters.probes.tcp import probe_tcp, probe_tls
@@ -59,6 +59,9 @@ PROBES: Mapping[Kind, Probe] = {
 }
 
 
+_UNKNOWN = State.UNKNOWN
+
+
 async def ask(target: Target, network: Network) -> Attempt:
     """What the target answers; never raises for anything that the target or the network does."""
     began, missed = monotonic(), network.pulse.missed
@@ -79,7 +82,7 @@ async def ask(target: Target, network: Network) -> Attempt:
         unreachable = error.errno in _UNREACHABLE
     finally:
         dial.close()
-    latency = None if state is State.UNKNOWN else monotonic() - began
+    latency = None if state is _UNKNOWN else monotonic() - began
     expires = dial.certificate.not_after if dial.certificate else None
     return Attempt(
         state, shown(reason), latency, dial.phases(began), dial.status, expires, late, unreachable, dial.remote
@@ -94,7 +97,7 @@ async def _answer(dial: Dialer, target: Target) -> Answer:
 def _certified(dial: Dialer, answer: Answer) -> Answer:
     """The answer in the light of the certificate behind it: one that fails or expires soon makes an up degraded."""
     state, reason = answer
-    if dial.certificate is None or state is not State.UP:
+    if dial.certificate is None or state is not UP:
         return answer
     if dial.refused:
         return State.DEGRADED, f"{reason}; {dial.refused}"

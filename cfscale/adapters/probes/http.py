@@ -7,25 +7,28 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from cfscale.adapters.probes.network import Answer, AnswerError, Dialer, Wire
 from cfscale.core.health import State, Target
 from cfscale.core.plan import Health
 
-INTERIM, SUCCESS, REDIRECT = range(100, 200), range(200, 300), range(300, 400)
+SUCCESS, REDIRECT = range(200, 300), range(300, 400)
 TOO_MANY_REQUESTS = 429
-_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?: .*)?", re.DOTALL)
+_FIRST_SUCCESS, _FIRST_REDIRECT = SUCCESS.start, REDIRECT.start
+UP = State.UP  # looked up once: this is asked ten thousand times a round
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?: [^\r]*)?(?:\r|\Z)")
 _PATH_SAFE = "/?&=%:@!$'()*+,;~-._[]"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/?&=._-]*", re.ASCII)
 _FIELDS = "User-Agent: cfscale\r\nAccept: application/json, */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
 _END_OF_HEAD = b"\r\n\r\n"
+_LINE_END = b"\r\n"
 _END_OF_CHUNKS = b"0\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """A status and, where it was asked for, a body."""
 
     status: int
@@ -43,9 +46,9 @@ async def probe_http(dial: Dialer, target: Target) -> Answer:
 def judge(response: Response, target: Target) -> Answer:
     """The verdict on a response. 429 comes from a service at work, so it is never down."""
     status, wanted = response.status, target.health.status
-    if status in SUCCESS if target.any_success else status == wanted:
-        wrong = wrong_member(response.body, target.health)
-        return (State.DOWN, wrong) if wrong else (State.UP, f"HTTP {status}")
+    if (_FIRST_SUCCESS <= status < _FIRST_REDIRECT) if target.any_success else status == wanted:
+        wrong = wrong_member(response.body, target.health) if target.health.json else None
+        return (State.DOWN, wrong) if wrong else (UP, f"HTTP {status}")
     if status == TOO_MANY_REQUESTS:
         return State.DEGRADED, "HTTP 429: rate limited"
     if status in REDIRECT:
@@ -95,22 +98,21 @@ async def exchange(wire: Wire, question: bytes, *, with_body: bool) -> Response:
     """Send a request and read its response; raises AnswerError for anything that is not HTTP."""
     await wire.send(question)
     head, rest = await _read_head(wire)
-    while head.status in INTERIM:  # interim; the cap of the wire ends a flood of them
+    while head.status < _FIRST_SUCCESS:  # interim; the cap of the wire ends a flood of them
         head, rest = await _read_head(wire, rest)
     if not with_body:
         return Response(head.status)
     return Response(head.status, await _read_body(wire, head.fields, rest))
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(Struct, frozen=True):
     status: int
-    lines: tuple[bytes, ...]
+    text: bytes
 
     @property
     def fields(self) -> Mapping[bytes, bytes]:
         """The header fields, names in small letters."""
-        fields = (line.partition(b":") for line in self.lines)
+        fields = (line.partition(b":") for line in self.text.split(b"\r\n")[1:])
         return {name.strip().lower(): value.strip() for name, _, value in fields}
 
 
@@ -131,11 +133,10 @@ _SILENT = "the connection was closed without an answer"
 
 
 def _parse_head(head: bytes) -> _Head:
-    first, *lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(first)
+    match = _STATUS_LINE.match(head)
     if match is None:
-        raise AnswerError(f"not an HTTP answer: {first[:40].decode('ascii', 'replace')}")
-    return _Head(int(match[1]), tuple(lines))
+        raise AnswerError(f"not an HTTP answer: {head.partition(_LINE_END)[0][:40].decode('ascii', 'replace')}")
+    return _Head(int(match[1]), head)
 
 
 async def _read_body(wire: Wire, fields: Mapping[bytes, bytes], data: bytes) -> bytes:

@@ -6,7 +6,7 @@ addresses ─▶ forbidden? ─▶ connect, one after the other ─▶ TLS, veri
 import asyncio
 import errno
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -162,23 +162,34 @@ def _endpoint(address: str, port: int) -> tuple[int, object]:
     return socket.AF_INET, (address, port)
 
 
-@dataclass(slots=True)
 class Dialer:
     """Connects to one target as often as its protocol wants, all within the deadline of one attempt.
 
     It keeps what is worth telling of the way there: moments, the certificate's dates, the last HTTP status.
     """
 
-    network: Network
-    target: Target
-    deadline: float
-    addresses: list[str] = field(default_factory=list)
-    resolved: float | None = None
-    marks: Marks = field(default_factory=Marks)
-    certificate: Validity | None = None
-    refused: str = ""
-    status: int | None = None
-    _wires: list[Wire] = field(default_factory=list)
+    __slots__ = (
+        "_wires",
+        "addresses",
+        "certificate",
+        "deadline",
+        "marks",
+        "network",
+        "refused",
+        "resolved",
+        "status",
+        "target",
+    )
+
+    def __init__(self, network: Network, target: Target, deadline: float, marks: Marks | None = None) -> None:
+        self.network, self.target, self.deadline = network, target, deadline
+        self.marks = marks or Marks()
+        self.addresses: list[str] = []
+        self.resolved: float | None = None
+        self.certificate: Validity | None = None
+        self.refused = ""
+        self.status: int | None = None
+        self._wires: list[Wire] = []
 
     async def resolve(self) -> None:
         """Find the addresses; raises BlindError, and AnswerError for a name that is none."""

@@ -10,6 +10,7 @@ to every other program.
 """
 
 import asyncio
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ _LAGGARD_SECONDS = 0.2
 _PORT = 53
 _DATAGRAM = 4096
 _SILENT = "the name lookup took too long: the resolver may be out of reach"
+_BYTE = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_PLAIN_ADDRESS = re.compile(rf"{_BYTE}(?:\.{_BYTE}){{3}}", re.ASCII)
 _OWN_SOURCES = frozenset({"files", "dns", "myhostname"})
 _NO_NAME = "the name does not resolve"
 
@@ -49,6 +52,8 @@ def lookup_addresses(host: str, port: int) -> list[str]:
 
 def literal(host: str) -> str | None:
     """The address that a host is itself, in its plain form; None for a name. 127.1 and 0x7f000001 are addresses."""
+    if _PLAIN_ADDRESS.fullmatch(host):
+        return host
     try:
         if ":" in host:
             return str(ip_address(host))
