@@ -155,7 +155,11 @@ class Track(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """The verdict on one target as it is published. ``certificate_expires_at`` is in seconds since the epoch."""
+    """The verdict on one target as it is published.
+
+    ``certificate_expires_at`` is in seconds since the epoch, ``predicted_seconds`` how long it is until a limit that
+    ``reason`` names is reached if things go on as they do.
+    """
 
     target: str
     kind: str
@@ -166,6 +170,7 @@ class Result(Struct, frozen=True):
     phases: Phases | None = None
     http_status: int | None = None
     certificate_expires_at: float | None = None
+    predicted_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +322,7 @@ def result(target: Target, track: Track, now: float) -> Result:
         state=state,
         latency_seconds=last.latency_seconds,
         reason=reason,
-        flaky=bool(track.failure) or track.flaky,
+        flaky=track.flaky or (bool(track.failure) and state not in (State.DOWN, State.UNKNOWN)),
         phases=last.phases,
         http_status=last.status,
         certificate_expires_at=last.certificate_expires_at,

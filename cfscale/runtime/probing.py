@@ -217,7 +217,12 @@ Targets = Callable[[], Sequence[Target]]
 
 
 def watch(
-    survey: Survey, targets: Targets, *, interval_seconds: float, seconds: float | None = None
+    survey: Survey,
+    targets: Targets,
+    *,
+    interval_seconds: float,
+    seconds: float | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> Iterator[Round]:
     """A round at once, and then one at the end of each interval, until asked to stop or for so many seconds.
 
@@ -226,7 +231,7 @@ def watch(
     """
     clock = survey.clock
     began = clock.monotonic()
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
         last = runner.run(survey.round(targets()))
         yield last
         due = began
