@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.autoscale import History
 from cfscale.core.decision import Entry
+from cfscale.core.foresight import Loads
 from cfscale.core.plan import (
     Band,
     Damping,
@@ -238,6 +239,7 @@ class FakeMemory:
     """What a state folder would keep."""
 
     stored: dict[str, History] = field(default_factory=dict)
+    stored_loads: dict[str, Loads] = field(default_factory=dict)
     pause: Pause = field(default_factory=Pause)
     full: bool = False
 
@@ -248,6 +250,14 @@ class FakeMemory:
         if self.full:
             raise ActionError("state: no space left on device")
         self.stored = dict(histories)
+
+    def loads(self) -> Mapping[str, Loads]:
+        return self.stored_loads
+
+    def remember_loads(self, loads: Mapping[str, Loads]) -> None:
+        if self.full:
+            raise ActionError("state: no space left on device")
+        self.stored_loads = dict(loads)
 
     def pause_of(self, service: str) -> Pause:
         return self.pause

@@ -14,12 +14,13 @@ Damping has the names and the semantics of the Kubernetes HPA:
 Nothing is known here of engines or clocks: the past is one ``History`` a service, the present one ``Observation``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Protocol
 
-from cfscale.core.decision import DECISION_SCHEMA, Action, Decision, Urgency, direction, timestamp
-from cfscale.core.laws import Law, laws_of, propose
+from cfscale.core.decision import DECISION_SCHEMA, Action, Basis, Decision, Urgency, direction, timestamp
+from cfscale.core.laws import Law, combine, laws_of
 from cfscale.core.plan import Damping, Safety, Scaling
 from cfscale.core.policy import Observation, Situation, situation_of
 from cfscale.core.samples import ReplicaState
@@ -136,8 +137,10 @@ def judge(
     situation: Situation, service: Bounds, scaling: Scaling, past: History, laws: tuple[Law, ...]
 ) -> tuple["Draft", History]:
     """What the policies and the damping make of a situation: the part that a replay and a live tick share."""
-    proposal = propose(situation, scaling, laws)
-    draft = Draft(situation.current, proposal.replicas, [proposal.reason])
+    proposals = [law(situation, scaling) for law in laws]
+    proposal = combine(situation, scaling, proposals)
+    wishes = {policy.kind: one.replicas for policy, one in zip(scaling.policies, proposals, strict=True)}
+    draft = Draft(situation.current, proposal.replicas, [proposal.reason], wishes)
     if not proposal.tolerated:
         draft.tolerate(scaling)
     recommended = draft.desired
@@ -175,6 +178,7 @@ class Draft:
     current: int
     desired: int
     reasons: list[str]
+    wishes: Mapping[str, int]
 
     def to(self, desired: int, reason: str) -> None:
         """Another count, and the reason for it."""
@@ -272,7 +276,24 @@ class Draft:
             reason="; ".join(filter(None, self.reasons)),
             applied=False,
             samples=situation.samples,
+            basis=_basis(situation, self.wishes),
         )
+
+
+def _basis(situation: Situation, wishes: Mapping[str, int]) -> Basis:
+    outlook = situation.outlook
+    if outlook is None:
+        return Basis(situation.ready, situation.starting, wishes)
+    return Basis(
+        situation.ready,
+        situation.starting,
+        wishes,
+        expected=round(outlook.expected, 3),
+        margin=round(outlook.margin, 3),
+        horizon_seconds=outlook.horizon_seconds,
+        short_ratio=round(outlook.short_ratio, 5),
+        error_ratio=round(outlook.error_ratio, 3),
+    )
 
 
 def _step_up(current: int, damping: Damping) -> int:

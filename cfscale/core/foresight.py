@@ -36,7 +36,6 @@ class Foresight:
     tuning: Forecasting
     goal: float
     strict: bool
-    startup_seconds: float
     started: float = 0.0
     _loads: list[float] = field(default_factory=list)
     _utilisations: list[float] = field(default_factory=list)

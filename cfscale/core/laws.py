@@ -6,7 +6,7 @@ A law is built once from a policy of the plan and then called each tick; it keep
 count, and forbids fewer replicas for all policies together.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil, floor
 
@@ -21,9 +21,8 @@ FOUNDING = "founding"
 _ROUNDING = 1e-9
 
 
-def propose(situation: Situation, scaling: Scaling, laws: tuple[Law, ...]) -> Proposal:
+def combine(situation: Situation, scaling: Scaling, proposals: Sequence[Proposal]) -> Proposal:
     """What all policies together ask for: the largest wish, and fewer replicas only where none of them objects."""
-    proposals = [law(situation, scaling) for law in laws]
     chosen = max(proposals, key=lambda proposal: proposal.replicas)
     shrinkable = all(proposal.shrinkable for proposal in proposals)
     warning = alert(situation.disk, scaling.disk)

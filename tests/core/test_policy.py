@@ -3,7 +3,7 @@ from math import inf, nan
 
 import pytest
 
-from cfscale.core.laws import laws_of, propose
+from cfscale.core.laws import combine, laws_of
 from cfscale.core.policy import Observation, percent, situation_of
 from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
 from cfscale.core.units import GIB, MIB
@@ -37,7 +37,7 @@ class Said:
 
 def said(observation: Observation) -> Said:
     situation = situation_of(observation, SCALING)
-    proposal = propose(situation, SCALING, laws_of(SCALING))
+    proposal = combine(situation, SCALING, [law(situation, SCALING) for law in laws_of(SCALING)])
     return Said(proposal.replicas, proposal.reason, proposal.shrinkable, situation.critical(SCALING), situation.samples)
 
 
