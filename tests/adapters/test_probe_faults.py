@@ -196,7 +196,7 @@ def test_fault_22_a_silent_name_server_does_not_hold_up_the_hosts_file(tmp_path:
     from cfscale.adapters.probes.wire import AnswerError
 
     class OwnFiles(Resolver):
-        directory = Directory(servers=("127.0.0.77",), hosts=(("known.test", ("127.0.0.1",)),))  # type: ignore[assignment]
+        directory = Directory(servers=("127.0.0.77",), hosts=(("known.test", ("127.0.0.1",)),))
 
     async def main() -> tuple[list[str], list[object]]:
         resolver, deadline = OwnFiles(), time.monotonic() + 0.3
