@@ -42,6 +42,7 @@ class Target:
         self.number, self.base, self.drift = number, base, 0.0
 
     def latency(self, at: int, leak_from: int | None) -> float:
+        """The latency at a second, with a leak from another on."""
         if at % 60 == 0:
             self.drift = 0.9 * self.drift + 0.05 * normal(self.number, at, 3)
         level = log(self.base * (1 + 0.4 * sin(2 * pi * at / DAY + self.number))) + self.drift

@@ -15,8 +15,9 @@ from cfscale.adapters.probes.tcp import probe_tcp, probe_tls
 from cfscale.core.health import ALIVE, Attempt, Kind, State, Target, shown
 from cfscale.core.plan import Health
 
-# this host noticed a deadline, or anything else, so much too late that it was busy or asleep: no fault of the target
-LATE_SECONDS = 0.1
+# Where this host could not look for so long, and for half of the time limit, it was busy or asleep, and the target is not
+# to blame. Less than that is: what arrived meanwhile has been kept by the system and was seen before the deadline was.
+LATE_SECONDS, LATE_RATIO = 0.25, 0.5
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT})
 _OWN_FAULTS = _UNREACHABLE | {
     errno.EMFILE,
@@ -85,8 +86,8 @@ async def ask(target: Target, network: Network) -> Attempt:
         state, reason = State.DOWN, str(error)
     except TimeoutError:
         lost = max(network.pulse.missed - missed, monotonic() - dial.deadline)
-        late = lost > LATE_SECONDS
-        state, reason = _silent(dial, lost)
+        late = lost > max(LATE_SECONDS, LATE_RATIO * target.health.timeout_seconds)
+        state, reason = _overslept(lost) if late else _silent(dial)
     except OSError as error:
         state, reason = _failed(error)
         unreachable = error.errno in _UNREACHABLE
@@ -117,9 +118,11 @@ def _certified(dial: Dialer, answer: Answer) -> Answer:
     return answer
 
 
-def _silent(dial: Dialer, lost: float) -> Answer:
-    if lost > LATE_SECONDS:
-        return State.UNKNOWN, f"this host was too busy to look: its clock ran {lost:.1f} s past the deadline"
+def _overslept(lost: float) -> Answer:
+    return State.UNKNOWN, f"this host was too busy to look: it missed {lost:.1f} s"
+
+
+def _silent(dial: Dialer) -> Answer:
     if dial.target.kind is Kind.EXEC:
         return State.DOWN, f"did not end within {dial.target.health.timeout_seconds:g} s"
     where = "connected, but no whole answer" if dial.connected else "no connection"

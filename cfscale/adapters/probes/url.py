@@ -24,6 +24,7 @@ from cfscale.errors import InputError
 GROUP = "urls"
 _RECORD_TYPES = ("A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})", re.ASCII)
+_LITERAL = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?", re.ASCII)
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}", re.ASCII)
 _BROKEN = re.compile(r"[\x00-\x20\x7f-\x9f]")
 # what fleets are made of needs no thorough parser: thousands of these are read in one go
@@ -210,6 +211,8 @@ def _user(kind: Kind, parts: SplitResult, options: Sequence[tuple[str, str]]) ->
 def _host(parts: SplitResult, name: str) -> str:
     host = parts.hostname or ""
     literal = "[" in parts.netloc
+    if literal and not _LITERAL.fullmatch(parts.netloc.rpartition("@")[2]):
+        raise InputError(f"'{name}': no valid host: an IPv6 address stands in [ ], and nothing but a port after it")
     try:
         address = ip_address(host)
     except ValueError:
