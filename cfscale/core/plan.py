@@ -80,6 +80,13 @@ class Service:
     build: bool = False
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What its replicas are called where each has a name of its own: NAME-1 and so on, or NAME where it is alone."""
+        if not self.members or self.replicas == 1:
+            return (self.name,)
+        return tuple(f"{self.name}-{number}" for number in range(1, self.replicas + 1))
+
+    @property
     def scaled(self) -> bool:
         """Whether the replica count may move while the deployment runs."""
         return self.min_replicas < self.max_replicas
@@ -214,8 +221,10 @@ class Memory(Struct, frozen=True):
 
 
 class Gates(Struct, frozen=True):
-    """Ports of the balancer for what is not HTTP: the queue's primary, the first cache that is up, the database's primary
-    (write) and its replicas (read)."""
+    """Ports of the balancer for what is not HTTP.
+
+    They lead to the queue's primary, the first cache that is up, the database's primary (write) and its replicas (read).
+    """
 
     queue: int
     cache: int
@@ -246,6 +255,7 @@ class Settings:
     replication_factor: int
     max_concurrent_tasks: int
     compress_from_bytes: int
+    cache_l3_ttl_factor: int
     limits: Limits
     gates: Gates
     monitoring: Monitoring
