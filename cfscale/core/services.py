@@ -13,7 +13,6 @@ from cfscale.core.overrides import drain_of, health_of, path_of, published, reso
 from cfscale.core.plan import LedgerEntry, Service
 from cfscale.core.roster import require_known, roster
 from cfscale.core.tier import AGENTS, ServiceKind, pool_kind
-from cfscale.core.units import format_size
 from cfscale.core.workload import (
     HealthOverride,
     ImageOverride,
