@@ -13,7 +13,7 @@ import msgspec
 from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.cli.options import Sizing, load_profile
-from cfscale.core.decision import ID_CHARACTERS, Decision, Entry, Kind
+from cfscale.core.decision import ID_CHARACTERS, Decision, Entry, Kind, alternatives
 from cfscale.core.policy import percent
 from cfscale.core.units import format_duration
 from cfscale.errors import InputError
@@ -25,7 +25,20 @@ LAST = "last"
 TOLD_SCHEMA = "cfscale/told-decision/v1"
 _LEAST_CHARACTERS = 4
 _SHOWN = frozenset(
-    ("schema", "time", "service", "engine", "current", "desired", "action", "urgency", "reason", "applied", "samples")
+    (
+        "schema",
+        "time",
+        "service",
+        "engine",
+        "current",
+        "desired",
+        "action",
+        "urgency",
+        "reason",
+        "applied",
+        "samples",
+        "basis",
+    )
 )
 
 
@@ -83,11 +96,30 @@ def _lines(entries: Sequence[Entry], before: Entry | None) -> Iterator[str]:
     yield from (f"    {number}. {step}" for number, step in enumerate(first.decision.reason.split("; "), 1))
     yield "  seen" if decision.samples else "  seen     nothing that could be used"
     yield from (f"    {_seen(sample)}" for sample in decision.samples)
+    yield from _basis(decision)
     yield f"  outcome  {_outcome(entries)}"
     if before is not None:
         yield f"  before   {before.id}  {before.decision.time}  {_change(before.decision)}"
     more = {key: value for key, value in msgspec.to_builtins(decision).items() if key not in _SHOWN}
     yield from (f"  {key:<8} {_plain(value)}" for key, value in more.items() if value not in (None, [], {}, ""))
+
+
+def _basis(decision: Decision) -> Iterator[str]:
+    """The forecast, what each policy wished, and what other settings would have wished from the same data."""
+    basis = decision.basis
+    if basis is None:
+        return
+    if basis.expected is not None and basis.margin is not None and basis.horizon_seconds is not None:
+        yield f"  forecast {basis.expected:.1f} replicas' load within {format_duration(basis.horizon_seconds)}, margin {basis.margin:.1f}"
+        yield (
+            f"           error {basis.error_ratio:.2f} of that without a forecast"
+            if basis.error_ratio is not None
+            else ""
+        )
+    yield "  wished   " + ", ".join(f"{policy} {count}" for policy, count in basis.proposals.items())
+    if others := alternatives(decision):
+        yield "  what if  before damping"
+        yield from (f"    {setting:<18}{count:>4}" for setting, count in others)
 
 
 def _change(decision: Decision) -> str:

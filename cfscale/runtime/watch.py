@@ -13,9 +13,11 @@ from typing import Protocol
 
 from cfscale.core.autoscale import History, decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished
+from cfscale.core.foresight import Foresight, Loads
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
+from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Observation, Pause
+from cfscale.core.policy import Observation, Pause, Situation, situation_of
 from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 # the decision in hand: what is said meanwhile belongs to it
 correlation: ContextVar[str] = ContextVar("correlation", default="")
 FIRST_WINDOW_SECONDS = 1.0
+KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
 
@@ -42,6 +45,14 @@ class Memory(Protocol):
 
     def pause_of(self, service: str) -> Pause:
         """What is paused for one service."""
+        ...
+
+    def loads(self) -> Mapping[str, Loads]:
+        """The loads by the minute that forecasts are made of, by service; raises UnavailableError."""
+        ...
+
+    def remember_loads(self, loads: Mapping[str, Loads]) -> None:
+        """Keep them; raises ActionError where that fails."""
         ...
 
 
@@ -70,11 +81,15 @@ class Scaler:
     _records: dict[str, Record] = field(default_factory=dict)
     _owed: tuple[str, ...] = ()
     _histories: dict[str, History] = field(default_factory=dict)
+    _foresights: dict[str, Foresight] = field(default_factory=dict)
+    _laws: tuple[Law, ...] = ()
+    _loads_due: float = 0.0
     _gists: dict[str, str] = field(default_factory=dict)
 
     def begin(self, journal: Iterable[Entry] = ()) -> None:
         """Remember what the last scaler knew and wrote, and take up the actions during which it ended."""
         self._histories = dict(self.memory.histories())
+        self._recall_loads()
         if self.hands is None:
             return
         written = tuple(journal)
@@ -82,6 +97,37 @@ class Scaler:
         self._gists = {name: item.decision.gist for name, item in latest.items() if item.kind is Kind.DECISION}
         for intent in unfinished(written):
             self._take_up(self.hands, intent)
+
+    def _recall_loads(self) -> None:
+        """Take up the forecasts where an earlier process left them; without what it kept they begin anew."""
+        if not needs_outlook(self.plan.scaling):
+            return
+        try:
+            kept = self.memory.loads()
+        except UnavailableError as error:
+            self.warn(f"{error}; the forecast begins anew")
+            return
+        for service in self.services:
+            if service.name in kept:
+                self._foresight(service.name).recall(kept[service.name])
+
+    def _foresight(self, name: str) -> Foresight:
+        if name not in self._foresights:
+            goal, strict = promise_of(self.plan.scaling)
+            self._foresights[name] = Foresight(self.plan.scaling.forecast, goal, strict=strict)
+        return self._foresights[name]
+
+    def _keep_loads(self, *, now: bool = False) -> None:
+        """Keep the forecasts' minutes from time to time, and when the loop ends."""
+        time = self.clock.monotonic()
+        if self.hands is None or not self._foresights or (time < self._loads_due and not now):
+            return
+        self._loads_due = time + KEEP_LOADS_SECONDS
+        self.hands.lock.check()
+        try:
+            self.memory.remember_loads({name: one.loads for name, one in self._foresights.items()})
+        except ActionError as error:
+            self.warn(str(error))
 
     def _take_up(self, hands: Hands, intent: Entry) -> None:
         """Say that an action was cut short, undo its drain, accept whatever count it left and cool down."""
@@ -119,9 +165,9 @@ class Scaler:
             yield from self.tick()
             self.ended(self.clock.monotonic() - began, self._histories)
             self.due = next_run = self._next_run(next_run)
-            if seconds is not None and next_run - started >= seconds:
-                return
-            if self.clock.wait(next_run - self.clock.monotonic()):
+            over = seconds is not None and next_run - started >= seconds
+            if over or self.clock.wait(next_run - self.clock.monotonic()):
+                self._keep_loads(now=True)
                 return
 
     def once(self) -> Iterator[Decision]:
@@ -157,6 +203,7 @@ class Scaler:
         correlation.set("")
         if self.hands is not None:
             self._remember()
+            self._keep_loads()
 
     def _decide(self, observation: Observation) -> Decision:
         """The decision of the policies, unless what happened to the replicas speaks against it."""
@@ -167,12 +214,22 @@ class Scaler:
             self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
         if history.replicas is not None and history.replicas + explained(before, observation) == observation.current:
             history = replace(history, replicas=observation.current)
-        decision, self._histories[name] = decide(observation, scaling, history)
+        self._laws = self._laws or laws_of(scaling)
+        situation = self._situation(observation, history)
+        decision, self._histories[name] = decide(observation, scaling, history, self._laws, situation)
         self._records[name] = record(before, observation, scaling)
         self.seen[name] = observation
         self.codes[name] = 0 if decision.grounded else _UNKNOWN
         self.informed |= decision.grounded
         return bar(decision, self._records[name], observation, scaling)
+
+    def _situation(self, observation: Observation, history: History) -> Situation:
+        """What the policies see: the observation, and the forecast where one of them asks for it."""
+        situation = situation_of(observation, self.plan.scaling)
+        if not needs_outlook(self.plan.scaling):
+            return situation
+        outlook = self._foresight(observation.service.name).see(situation, history.startup_seconds)
+        return replace(situation, outlook=outlook)
 
     def _observe(self) -> list[Observation]:
         replicas = self.engine.replicas()

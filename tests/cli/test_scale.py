@@ -31,6 +31,7 @@ KEYS = [
     "reason",
     "applied",
     "samples",
+    "basis",
 ]
 
 

@@ -1,10 +1,11 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, nan
 
 import pytest
 
-from cfscale.core.policy import Observation, Proposal, percent, propose
-from cfscale.core.samples import Quality, ReplicaState, Usage
+from cfscale.core.laws import combine, laws_of
+from cfscale.core.policy import Observation, percent, situation_of
+from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
 from cfscale.core.units import GIB, MIB
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
@@ -23,8 +24,25 @@ def busy(*cpus: float | None, memory: float = 0.5) -> list[Usage]:
     return [a_usage(number, cpu, memory, NOW) for number, cpu in enumerate(cpus, start=1)]
 
 
-def proposed(*usages: Usage | None, others: tuple[ReplicaState, ...] = ()) -> Proposal:
-    return propose(observed(*usages, others=others), SCALING)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A proposal, and what the situation it rests on says."""
+
+    replicas: int
+    reason: str
+    shrinkable: bool
+    critical: bool
+    samples: tuple[Sample, ...]
+
+
+def said(observation: Observation) -> Said:
+    situation = situation_of(observation, SCALING)
+    proposal = combine(situation, SCALING, [law(situation, SCALING) for law in laws_of(SCALING)])
+    return Said(proposal.replicas, proposal.reason, proposal.shrinkable, situation.critical(SCALING), situation.samples)
+
+
+def proposed(*usages: Usage | None, others: tuple[ReplicaState, ...] = ()) -> Said:
+    return said(observed(*usages, others=others))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +186,7 @@ def test_without_an_enforced_limit_usage_is_measured_against_the_plan(
     service = replace(
         AGENTS, cpu_limit_millicores=limit, cpu_request_millicores=request_millicores, memory_limit_bytes=2 * GIB
     )
-    cpu, memory = propose(replace(observed(usage), service=service), SCALING).samples
+    cpu, memory = said(replace(observed(usage), service=service)).samples
     assert (cpu.value_ratio, memory.value_ratio) == (expected, 0.25)
 
 
