@@ -47,13 +47,16 @@ class Many:
         )
 
     def replicas(self) -> tuple[Replica, ...]:
+        """All of them, ready."""
         return self.members
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        """Half a core each."""
         usage = a_usage(1, 0.5, 0.3, self.clock.time)
         return tuple(replace(usage, replica=one.id) for one in replicas)
 
     def up(self, counts: Mapping[str, int]) -> None:
+        """Nothing is ever started."""
         raise NotImplementedError
 
     down = grow = shrink = up  # type: ignore[assignment]
@@ -86,13 +89,12 @@ def week(days: float, folder: Path, lock: Lock) -> None:
     clock = VirtualClock()
     service = FakeService(clock, lambda now: 4 + 3.5 * math.sin(2 * math.pi * now / DAY), startup_seconds=20).start(3)
     scaler = scaler_of(service, (AGENTS,), clock, folder, lock)
-    ticks = changes = 0
+    changes = 0
     tracemalloc.start()
     print(f"{'day':>5}{'ticks':>9}{'changes':>9}{'traced KiB':>12}{'RSS MiB':>9}")
     mark = clock.time
-    for decision in scaler.watch(days * DAY):
+    for ticks, decision in enumerate(scaler.watch(days * DAY), 1):
         service.calls.clear()
-        ticks += 1
         changes += decision.applied
         if clock.time - mark >= DAY:
             mark = clock.time

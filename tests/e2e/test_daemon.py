@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.test_reference import docker
 
-UNIT = ROOT / "deploy" / "systemd" / "cfscale-scale@.service"
-IMAGE = ROOT / "deploy" / "image"
+UNIT = ROOT / "packaging" / "systemd" / "cfscale-scale@.service"
+IMAGE = ROOT / "packaging" / "image"
 TAG = "cfscale-e2e/scaler:test"
 WHEELS_FOR = ("--python-version", "3.13", "--only-binary=:all:")
 PLATFORMS = ("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64")

@@ -112,7 +112,7 @@ def test_a_step_and_a_ramp_are_followed_and_no_request_is_lost(fleet: Fleet, tmp
     decided = first_growth(tmp_path / "state") - begin
     report = step.wait()
     shown("step of 25 requests/s", report)
-    print(f"from the step to the decision {decided:.1f} s, to a new healthy replica {until_ready:.1f} s")
+    told(f"from the step to the decision {decided:.1f} s, to a new healthy replica {until_ready:.1f} s")
     assert report.lost == 0
     assert report.sent == 750
 
@@ -123,7 +123,7 @@ def test_a_step_and_a_ramp_are_followed_and_no_request_is_lost(fleet: Fleet, tmp
     assert sum(part.lost for part in reports) == 0
 
     _, back = fleet.until(lambda count: count == 1, 90.0)
-    print(f"back to one replica {back:.1f} s after the load")
+    told(f"back to one replica {back:.1f} s after the load")
     results = [entry for entry in journal_of(tmp_path / "state") if entry["kind"] == "result"]
     assert {"scale_up", "scale_down"} <= {entry["action"] for entry in results}
     assert all(entry["applied"] for entry in results)
@@ -158,4 +158,9 @@ def waited(seconds: float) -> bool:
 
 
 def shown(what: str, report: Report) -> None:
-    print(f"{what}: {report.line()}")
+    told(f"{what}: {report.line()}")
+
+
+def told(line: str) -> None:
+    """A figure for who reads the output (pytest -s, or -rP)."""
+    sys.stdout.write(f"{line}\n")
