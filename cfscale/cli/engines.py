@@ -69,7 +69,8 @@ class Deployment:
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
         """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
         running = any(item.service == "loadbalancer" and item.state in _ALIVE for item in replicas)
-        published = self.plan.service("loadbalancer").publish
+        balancer = next((service for service in self.plan.services if service.name == "loadbalancer"), None)
+        published = balancer.publish if balancer else None
         return published.split("-")[0] if running and published else None
 
 

@@ -5,7 +5,6 @@ Whatever a decision's document holds is shown: keys that are not known here are 
 
 import os
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -82,9 +81,8 @@ def _entries_of(name: str, journal: Sequence[Entry]) -> tuple[Entry, ...]:
 def _before(entry: Entry, journal: Sequence[Entry]) -> Entry | None:
     """The latest change of the same service before this one."""
     mine = [item for item in journal if item.decision.service == entry.decision.service]
-    earlier = [first for first, second in pairwise([*mine, entry]) if second.id == entry.id and first.id != entry.id]
-    changes = [item for item in mine[: mine.index(earlier[0]) + 1] if item.decision.applied] if earlier else []
-    return changes[-1] if changes else None
+    earlier = mine[: next(index for index, item in enumerate(mine) if item.id == entry.id)]
+    return next((item for item in reversed(earlier) if item.decision.applied), None)
 
 
 def _lines(entries: Sequence[Entry], before: Entry | None) -> Iterator[str]:

@@ -12,23 +12,9 @@ from typing import Any, TypeVar
 from cfscale.adapters.process import ProcessEngine
 from cfscale.adapters.process.layout import Layout, wait_until_gone
 from cfscale.adapters.process.procfs import read_stat
-from cfscale.core.plan import (
-    PLAN_SCHEMA,
-    Amounts,
-    Band,
-    Damping,
-    Demand,
-    DeploymentPlan,
-    Health,
-    HealthKind,
-    Limits,
-    Nodes,
-    Safety,
-    Scaling,
-    Service,
-    Settings,
-)
+from cfscale.core.plan import Damping, DeploymentPlan, Health, HealthKind, Service
 from cfscale.core.samples import Replica, ReplicaState
+from tests.fake_service import a_plan
 
 T = TypeVar("T")
 WORKER = Path(__file__).with_name("process_worker.py")
@@ -66,31 +52,10 @@ def service(name: str = "agents", *modes: str, **changes: Any) -> Service:
 
 
 def plan_of(*services: Service) -> DeploymentPlan:
-    nothing = Amounts(0, 0, 0)
-    damping, band = Damping(0, 0, 100, None), Band(0.8, 0.3)
-    return DeploymentPlan(
-        schema=PLAN_SCHEMA,
-        name="lab",
-        environment="development",
-        tier="single-user",
-        phase="foundation",
-        cells=1,
-        users=1,
-        agents=1,
-        tasks=1,
-        admitted_agents=1,
-        demand=Demand(0, 0, 0, None),
-        totals=nothing,
-        nodes=Nodes(1, 1000, 1 << 30),
-        services=services,
-        settings=Settings("lab", None, "info", 600, 0, 600, 1, 1, Limits(75, 75, 4000, 1024)),
-        scaling=Scaling(
-            1, ("resource",), 0.1, damping, damping, band, band, band, 0.95, Safety(3, 0.7, 0.5, 5, 3, 600)
-        ),
-        ledger=(),
-        conflicts=(),
-        warnings=(),
-    )
+    """A plan of these services that may move at once."""
+    plan, damping = a_plan(), Damping(0, 0, 100, None)
+    scaling = replace(plan.scaling, interval_seconds=1, scale_up=damping, scale_down=damping)
+    return replace(plan, name="lab", environment="development", services=services, scaling=scaling)
 
 
 class Lab:

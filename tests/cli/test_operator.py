@@ -89,7 +89,8 @@ def test_a_decision_is_explained_by_its_id_or_as_the_last(cfscale: Callable[...,
     told = cfscale("explain", first).stdout
     assert f"{first}  agents on process" in told
     assert "scale_up: 2 -> 3 replicas, urgency critical" in told
-    assert "1. cpu 100% is above 80%: 3 needed" in told
+    assert f"1. {entries[0]['reason'].split('; ')[0]}" in told
+    assert "  before   " not in told
     assert "cpu        100%  ok, now, by fake" in told
     assert "outcome  done" in told
     assert cfscale("explain", first[:6]).stdout == told
