@@ -19,7 +19,7 @@ from cfscale.adapters.haproxy import HaproxyBalancer, runtime_api_argv
 from cfscale.core.plan import DeploymentPlan, Health, HealthKind, Service
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
 from cfscale.errors import ActionError, UnavailableError
-from tests.render.plans import plan_for
+from tests.fake_service import a_plan
 
 PROJECT = "cfscale-test-compose"
 
@@ -46,7 +46,7 @@ def service(name: str, replicas: int = 1, most: int = 4, **more: object) -> Serv
 
 
 def plan(*services: Service) -> DeploymentPlan:
-    return replace(plan_for("team"), name=PROJECT, services=services)
+    return replace(a_plan(), name=PROJECT, services=services)
 
 
 AGENTS, CODERS, QUEUE = service("agents", 2), service("agents-coder", 1), service("queue", 2, most=2)
@@ -467,13 +467,16 @@ def test_a_deployment_whose_manifest_is_lost_is_taken_down_by_its_labels(lab: La
     assert lab.docker.leftovers(PROJECT, volumes=False) == ()
 
 
-STORM = "while :; do /bin/true; done"
+STORM, SPIN = "while :; do /bin/true; done", "while :; do :; done"
 
 
 @pytest.mark.engine
-def test_fault_14_a_fork_storm_is_measured_within_a_point_of_the_kernels_own_account(lab: Lab, tmp_path: Path) -> None:
+@pytest.mark.parametrize("work", [STORM, SPIN], ids=["fork storm", "spin"])
+def test_fault_14_a_fork_storm_is_measured_within_a_point_of_the_kernels_own_account(
+    lab: Lab, tmp_path: Path, work: str
+) -> None:
     manifest = tmp_path / "compose.yaml"
-    manifest.write_text(MANIFEST.replace('["sleep", "600"]', f'["bash", "-c", "{STORM}"]', 1))
+    manifest.write_text(MANIFEST.replace('["sleep", "600"]', f'["bash", "-c", "{work}"]', 1))
     lab.engine.up({"agents": 1})
     (storm,) = lab.of("agents")
     (first,) = lab.engine.usage([storm])

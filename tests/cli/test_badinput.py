@@ -134,3 +134,23 @@ def test_nothing_at_all_names_all_that_is_missing(cfscale: Callable[..., Result]
 
     assert result.code == 2
     assert "users, agents, tasks" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        ("{min: 5, max: 2}", "min 5 is above max 2: swap or change them"),
+        ("{min: 0}", "min"),
+        ("{min: -1}", "min"),
+        ("{max: 1000000000}", "max"),
+    ],
+)
+def test_fault_39_bounds_that_cannot_be_are_named(
+    bounds: str, message: str, cfscale: Callable[..., Result], tmp_path: Path
+) -> None:
+    profile = tmp_path / "bounds.yaml"
+    profile.write_text(f"users: 3\nagents: 20\ntasks: 40\nscaling:\n  services: {{agents: {bounds}}}\n")
+    result = cfscale("scale", str(profile))
+
+    assert (result.code, result.stdout) == (2, "")
+    assert message in result.stderr

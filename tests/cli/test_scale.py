@@ -202,7 +202,7 @@ def test_status_shows_replicas_and_the_last_decision(cfscale: Callable[..., Resu
     result = cfscale("status", *SIZE, "-o", "json")
     agents = next(item for item in json.loads(result.stdout)["services"] if item["service"] == "agents")
     assert (agents["current"], agents["ready"], agents["last_decision"]["applied"]) == (3, 3, True)
-    assert "scale_up: cpu 100% is above 80%" in cfscale("status", *SIZE).stdout
+    assert f"scale_up: {agents['last_decision']['reason']}" in cfscale("status", *SIZE).stdout
 
 
 def test_status_of_an_engine_out_of_reach_shows_what_is_known(

@@ -1,7 +1,11 @@
 """What the loop refuses to do: act on what is no longer so, after the lock is lost, or against what befell the replicas."""
 
+import gc
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
+from math import sin
 
 import pytest
 
@@ -203,3 +207,50 @@ def test_fault_40_asked_to_stop_while_a_replica_is_at_work_the_drain_is_undone(l
     assert (decision.applied, here.service.calls) == (False, [])
     assert "interrupted while draining: undone" in decision.reason
     assert unfinished(here.journal.lines) == ()
+
+
+def test_fault_41_a_load_that_swings_around_the_threshold_moves_the_count_once_a_cooldown_at_most(
+    lab: Callable[..., Lab],
+) -> None:
+    here = lab(load=1.0, replicas=2)
+    here.scaling = replace(SCALING, scale_down=Damping(0.0, 300.0, 50, None))
+    here.service.load = lambda time: 3.0 if int(time // 10) % 2 else 0.1
+    changes = [(here.clock.time, each.action) for each in here.scaler().watch(3600.0) if each.applied]
+    assert len(changes) > 2
+    for (before, _), (after, action) in pairwise(changes):
+        assert after - before >= (30.0 if action is Action.SCALE_UP else 300.0)
+
+
+def test_fault_39_equal_bounds_pin_the_count_and_a_count_beyond_them_comes_back(lab: Callable[..., Lab]) -> None:
+    here = lab(load=9.0, replicas=3)
+    scaler = here.scaler()
+    scaler.services = (replace(AGENTS, min_replicas=3, max_replicas=3),)
+    list(scaler.tick())
+    here.service.load = lambda _time: 0.0
+    list(scaler.tick())
+    assert here.service.calls == []
+    scaler.services = (replace(AGENTS, min_replicas=1, max_replicas=2),)
+    here.service.load = lambda _time: 2.9
+    here.clock.time += 10
+    list(scaler.tick())
+    assert len(here.service.members) == 2
+
+
+def test_a_night_of_ticks_takes_no_more_memory_than_its_first_hour(lab: Callable[..., Lab]) -> None:
+    here = lab(load=1.0, replicas=3)
+    here.scaling = SCALING
+    here.service.load = lambda time: 4.0 + 3.5 * sin(time / 3600.0)
+    watched = here.scaler().watch(8 * 3600.0)
+    tracemalloc.start()
+    try:
+        sizes = []
+        for number, _ in enumerate(watched):
+            here.service.calls.clear()
+            here.journal.lines.clear()
+            if number in (360, 2870):
+                gc.collect()
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    early, late = sizes
+    assert late - early < 64 * 1024
