@@ -14,8 +14,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def facts(plan: DeploymentPlan, files: Mapping[str, str]) -> Found:
     """Where, what the plan says, what the file says: for every configuration file there is."""
-    for path, read in _READERS.items():
-        if path in files:
+    for path, (service, read) in _READERS.items():
+        planned = plan.find(service) is not None
+        if planned != (path in files):
+            yield path, {"rendered": planned}, {"rendered": path in files}
+        elif planned:
             yield from read(plan, files[path])
 
 
@@ -155,11 +158,11 @@ def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
 
 
 Reader = Callable[[DeploymentPlan, str], Found]
-_READERS: Mapping[str, Reader] = {
-    "config/haproxy.cfg": _haproxy,
-    "config/valkey.conf": _store("queue", _queue),
-    "config/memory.conf": _store("memory", _memory),
-    "config/cache.conf": _store("cache", _cache),
-    "config/patroni.yml": _patroni,
-    "config/pgbouncer.ini": _pgbouncer,
+_READERS: Mapping[str, tuple[str, Reader]] = {
+    "config/haproxy.cfg": ("loadbalancer", _haproxy),
+    "config/valkey.conf": ("queue", _store("queue", _queue)),
+    "config/memory.conf": ("memory", _store("memory", _memory)),
+    "config/cache.conf": ("cache", _store("cache", _cache)),
+    "config/patroni.yml": ("database", _patroni),
+    "config/pgbouncer.ini": ("pooler", _pgbouncer),
 }
