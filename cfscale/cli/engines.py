@@ -62,10 +62,10 @@ class Deployment:
         )
 
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
-        """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
-        running = any(item.service == "loadbalancer" and item.state in _ALIVE for item in replicas)
-        published = self.plan.service("loadbalancer").publish
-        return published.split("-")[0] if running and published else None
+        """Where requests are taken, ``host:port`` of the first replica, if one is running: the balancer's, else the coordinator's."""
+        front = self.plan.find("loadbalancer") or self.plan.service("coordinator")
+        running = any(item.service == front.name and item.state in _ALIVE for item in replicas)
+        return front.publish.split("-")[0] if running and front.publish else None
 
 
 def state_of(plan: DeploymentPlan) -> State:

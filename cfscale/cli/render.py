@@ -1,5 +1,6 @@
 """``cfscale render``: write the manifests of a plan, or compare them with what is on disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ from cfscale.core.plan import DeploymentPlan
 from cfscale.errors import InputError
 
 TARGETS = ("compose",)
+# the program that checks a component's configuration, by the service whose image has it
+_PROGRAMS = {"loadbalancer": "haproxy", "database": "patroni"}
 
 
 def render(
@@ -47,6 +50,8 @@ def render(
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
+    What the target cannot carry is listed on stderr, and what each component's own checker says of its file.
+
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
     cfscale render acme.yaml --target compose --out deploy --check
@@ -58,7 +63,30 @@ def render(
         return _compare(plan, target, out, show=diff)
     for name in write_manifests(plan, target, out, force=force):
         console.note(f"wrote {out / name}")
-    return 0
+    for line in _remarks(plan, target):
+        console.note(line)
+    return _checked(plan, out)
+
+
+def _remarks(plan: DeploymentPlan, target: str) -> Iterator[str]:
+    """What the target cannot carry of what is promised."""
+    if target == "compose":
+        from cfscale.core.composeloss import losses
+
+        yield from (loss.line() for loss in losses(plan))
+
+
+def _checked(plan: DeploymentPlan, out: Path) -> int:
+    """Run each component's own checker on what was written; 1 where one refuses it."""
+    from cfscale.adapters.configcheck import run_checkers
+
+    found = {name: service.image for name in ("loadbalancer", "database") if (service := plan.find(name)) is not None}
+    images = {_PROGRAMS[name]: image for name, image in found.items()}
+    refused = 0
+    for item in run_checkers(out, images):
+        console.note(f"{item.checker}: {item.verdict}" + (f": {item.reason}" if item.reason else ""))
+        refused += item.verdict == "refused"
+    return 1 if refused else 0
 
 
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
