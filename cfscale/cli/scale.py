@@ -125,7 +125,7 @@ def scale(
     from cfscale.cli.decisions import printer
     from cfscale.cli.engines import open_deployment
 
-    deployment, clock = open_deployment(plan, engine, profile), Clock()
+    deployment, clock = _asked(open_deployment(plan, engine, profile)), Clock()
     if apply:
         deployment.require_replicas()
     with (
@@ -165,6 +165,15 @@ def _metered(scaler: "Scaler", where: str | None) -> "Iterator[Callable[[Decisio
 
     with serving(meter, where):
         yield decided
+
+
+def _asked(deployment: "Deployment") -> "Deployment":
+    """The deployment with replicas that are ready when the prober says so; the host engine has none to ask."""
+    if deployment.engine.name == "host":
+        return deployment
+    from cfscale.cli.probing import probed
+
+    return replace(deployment, engine=probed(deployment))
 
 
 def _timed(plan: DeploymentPlan, interval: str | None) -> DeploymentPlan:

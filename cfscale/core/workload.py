@@ -16,7 +16,8 @@ from cfscale.core.units import parse_duration
 from cfscale.errors import InputError
 
 ALSO = "x-also"  # what a schema admits beside the type, put into ``type`` when the schema is printed
-Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+MOST = 100_000_000  # ten thousand cells of the largest tier: what is above is a slip of the hand, not a deployment
+Count = Annotated[int, Meta(ge=0, le=MOST)]
 Replicas = Annotated[int, Meta(ge=1, le=100_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Percent = Annotated[float, Meta(gt=0, le=100)]
@@ -76,8 +77,16 @@ class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     memory: Amount | None = None
 
 
+class ImageOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where one image comes from, where it differs from the catalogue."""
+
+    repository: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._/:-]{0,254}\Z")] | None = None
+    tag: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")] | None = None
+    digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")] | None = None
+
+
 class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a profile says of one service beyond the tier."""
+    """What a profile says of one service beyond the tier. ``share`` is the part of the agents that a pool carries."""
 
     image: (
         Annotated[str, Meta(pattern=r"\A[^\s\x00-\x1f]{1,512}\Z", description="an image reference without white space")]
@@ -95,6 +104,7 @@ class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     ) = None
     stop_grace: str | None = None
     drain: DrainOverride | None = None
+    share: Amount | None = None
 
 
 class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
@@ -173,6 +183,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     tier: str = "auto"
     slo: Slo | None = None
     services: dict[str, ServiceOverride] = {}
+    images: dict[str, ImageOverride] = {}
+    registry: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9.:/-]{0,254}\Z")] | None = None
     scaling: ScalingProfile = ScalingProfile()
 
 
@@ -195,6 +207,13 @@ def parse_share(text: str) -> Fraction:
     """The share of the peak that is carried most of the time; raises InputError for anything but a decimal up to 1."""
     if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) <= 1:
         raise InputError(f"sustained '{text}' is not a share of the peak: write a decimal number up to 1, such as 0.4")
+    return Fraction(text)
+
+
+def parse_fraction(text: str, where: str) -> Fraction:
+    """A part of a whole; raises InputError for anything but a decimal between 0 and 1."""
+    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) < 1:
+        raise InputError(f"{where} '{text}' is not a part of the whole: write a decimal number below 1, such as 0.25")
     return Fraction(text)
 
 
