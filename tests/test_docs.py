@@ -27,6 +27,7 @@ MADE_BY = {
     "plan.json": "cfscale plan acme.yaml --out plan.json",
     "coefficients.json": "cfscale calibrate --samples observations.csv --out coefficients.json",
     "--against deploy": "cfscale render --target compose --out deploy",
+    "explain last": "cfscale scale --apply",
 }
 OF_THE_DEPLOYMENT = ("up", "probe", "scale", "status", "history", "pause", "resume")
 
@@ -63,8 +64,8 @@ CFSCALE = sorted(
     }
 )
 STOPS = [line for line in CFSCALE if line.split()[1] == "down"]
-STARTS_NOTHING = [line for line in CFSCALE if line.split()[1] not in (*OF_THE_DEPLOYMENT, "down")]
-RUNNING = [line for line in CFSCALE if line.split()[1] in OF_THE_DEPLOYMENT]
+RUNNING = [line for line in CFSCALE if line.split()[1] in OF_THE_DEPLOYMENT or line == "cfscale explain last"]
+STARTS_NOTHING = [line for line in CFSCALE if line not in (*RUNNING, *STOPS)]
 
 
 def test_nothing_is_shown_that_is_neither_run_nor_excused() -> None:
@@ -144,6 +145,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 @pytest.mark.process
 @pytest.mark.parametrize("line", RUNNING)
 def test_a_command_on_a_deployment_works_as_shown(line: str, deployment: tuple[Path, dict[str, str]]) -> None:
+    for word, first in MADE_BY.items():
+        if word in line:
+            assert run(first, *deployment).returncode == 0
     done = run(line, *deployment)
 
     # an address that is shown may have nobody behind it here: then the answer is no

@@ -45,6 +45,11 @@ class Deployment:
         if self.engine.name == "host":
             raise InputError("--engine host only recommends (scale): it runs no replicas; choose process or compose")
 
+    def hurry(self, asked: Callable[[], bool]) -> None:
+        """Let the engine know whether this process was asked to stop, where it can make use of that."""
+        if hasattr(self.engine, "hurried"):
+            self.engine.hurried = asked
+
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
         if self.engine.name == "compose":
@@ -140,11 +145,12 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     """Compose acts; usage comes from cgroup files and, for what they do not tell, from the Engine API."""
     from cfscale.adapters.cgroup import CgroupReader
     from cfscale.adapters.compose import ComposeEngine
-    from cfscale.adapters.docker_engine import DockerEngine, StatsReader
+    from cfscale.adapters.docker_engine import DockerEngine, Statistics, StatsReader
     from cfscale.adapters.haproxy import HaproxyBalancer
 
     docker = DockerEngine()
-    readers = (CgroupReader().read, StatsReader(docker.measure).read)
+    statistics = Statistics(docker.measure, docker.follow)
+    readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
     balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
     return Deployment(plan, state, engine, balancer, manifests, lambda: ())

@@ -1,6 +1,7 @@
 """Who is asked, and with what: the wiring of targets, engine and prober behind ``cfscale probe``, ``up`` and ``scale``."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -92,7 +93,7 @@ def deployed(deployment: "Deployment", timeout_seconds: float | None = None) -> 
                 f"nothing of {deployment.plan.name} runs on engine {deployment.engine.name}: start it with 'cfscale up'"
             )
         everything = deployment.engine.name == "compose"
-        targets = plan_targets(deployment.plan, replicas, _queue_secret(deployment), all_services=everything)
+        targets = plan_targets(deployment.plan, replicas, _store_secrets(deployment), all_services=everything)
         return timed(targets, timeout_seconds)
 
     return look
@@ -106,7 +107,7 @@ def probed(deployment: "Deployment") -> "ProbedEngine":
     from cfscale.runtime.readiness import ProbedEngine
 
     def targets(replicas: Sequence[Replica]) -> tuple[Target, ...]:
-        found = plan_targets(deployment.plan, replicas, _queue_secret(deployment), all_services=False)
+        found = plan_targets(deployment.plan, replicas, _store_secrets(deployment), all_services=False)
         return tuple(target for target in found if target.replica is not None)
 
     return ProbedEngine(deployment.engine, survey, targets, monotonic)
@@ -156,12 +157,14 @@ def loop_factory(count: int) -> "Callable[[], AbstractEventLoop] | None":
     return factory
 
 
-def _queue_secret(deployment: "Deployment") -> dict[str, str]:
-    """The queue's password where this user may read it; without it, being asked for one is proof of life."""
-    try:
-        return {"queue": deployment.queue_password.read_text(encoding="utf-8").rstrip("\r\n")}
-    except OSError:
-        return {}
+def _store_secrets(deployment: "Deployment") -> dict[str, str]:
+    """The stores' passwords where this user may read them; without one, being asked for it is proof of life."""
+    found = {}
+    for store in ("queue", "memory", "cache"):
+        with suppress(OSError):
+            path = deployment.queue_password.with_name(f"{store}_password")
+            found[store] = path.read_text(encoding="utf-8").rstrip("\r\n")
+    return found
 
 
 def named_targets(

@@ -75,10 +75,11 @@ def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
 def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
     """Render a plan into a directory, secrets included, and return what was written; raises RefusedError."""
     from cfscale.adapters.files import ensure_secrets, write_tree
+    from cfscale.render.context import secret_files
 
     files, lock_text = rendered(plan, target)
     written = write_tree(out, files, lock_text, force=force)
-    ensure_secrets(out)
+    ensure_secrets(out, secret_files(plan))
     return written
 
 

@@ -7,7 +7,6 @@ Amounts are in base units and named so: millicores, bytes, seconds. Replica coun
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 from msgspec import Struct
 
@@ -45,11 +44,23 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How a replica out of rotation may finish its work before SIGTERM: until ``done`` says so, at most ``seconds``.
+
+    ``done`` is a question whose expected answer means that nothing is at work; None: there is no such question.
+    """
+
+    seconds: float
+    done: Health | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service of a cell. Limits of None mean: no limit.
 
     ``command`` empty means the image's own; ``env`` values are literal. ``publish`` is ``host:port`` or
     ``host:first-last`` on the machine that runs it. ``routes`` are the path prefixes the balancer sends here.
+    ``members`` says that each replica is somebody of its own: it keeps its name and its volume, and the others know it by them.
     ``one_writer`` says that the replicas share files which only one of them may write: the balancer sends everything
     to one of them, and to another once that one is down. ``build`` says that the image is ours and its Dockerfile is rendered under ``images/NAME/``.
     """
@@ -74,8 +85,22 @@ class Service:
     routes: tuple[str, ...] = ()
     sticky_header: str | None = None
     one_writer: bool = False
+    members: bool = False
     stop_grace_seconds: float = 10.0
     build: bool = False
+    drain: Drain | None = None
+
+    @property
+    def drain_limit_seconds(self) -> float:
+        """How long a replica may stay out of rotation before it is told to stop: its grace period unless given."""
+        return self.stop_grace_seconds if self.drain is None else self.drain.seconds
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What its replicas are called where each has a name of its own: NAME-1 and so on, or NAME where it is alone."""
+        if not self.members or self.replicas == 1:
+            return (self.name,)
+        return tuple(f"{self.name}-{number}" for number in range(1, self.replicas + 1))
 
     @property
     def scaled(self) -> bool:
@@ -168,12 +193,59 @@ class Safety(Struct, frozen=True):
     breaker_open_seconds: float
 
 
+class Forecasting(Struct, frozen=True):
+    """How the load is forecast, and what is made of it (``core/forecast.py`` says how each is used).
+
+    ``goal_ratio`` is the share of minutes in which replicas may be short of the load.
+    """
+
+    goal_ratio: float
+    startup_seconds: float
+    least_history_seconds: float
+    memory_seconds: float
+    recent_seconds: float
+    weight_power: float
+    floor_ratio: float
+    cap_ratio: float
+    worth_ratio: float
+    least_factor: float
+    most_factor: float
+    steering: float
+    hidden_ratio: float
+    hidden_most_ratio: float
+    worse_ratio: float
+
+
+class Pool(Struct, frozen=True):
+    """The pool policy: grow above, shrink below, and by what part of the idle."""
+
+    scale_up_ratio: float
+    scale_down_ratio: float
+    idle_divisor: int
+
+
+class Predictive(Struct, frozen=True):
+    """The predictive policy: grow above, shrink to a part once the load was low for so long."""
+
+    scale_up_ratio: float
+    scale_down_ratio: float
+    after_seconds: float
+    scale_down_factor: float
+
+
+class Policy(Struct, frozen=True):
+    """One scaling policy in force: its kind, and its options as the profile writes them."""
+
+    kind: str
+    options: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions, the safety."""
 
     interval_seconds: float
-    policies: tuple[Literal["resource"], ...]
+    policies: tuple[Policy, ...]
     tolerance_ratio: float
     scale_up: Damping
     scale_down: Damping
@@ -181,6 +253,10 @@ class Scaling:
     memory: Band
     disk: Band
     critical_ratio: float
+    target_ratio: float
+    pool: Pool
+    predictive: Predictive
+    forecast: Forecasting
     safety: Safety
 
 
@@ -188,6 +264,7 @@ class Limits(Struct, frozen=True):
     """What one replica may take, whatever its tier; the percentages are of its memory."""
 
     queue_memory_percent: int
+    database_buffers_percent: int
     heap_percent: int
     connections: int
     processes: int
@@ -203,6 +280,35 @@ class Database(Struct, frozen=True):
     max_connections: int
 
 
+class Memory(Struct, frozen=True):
+    """The platform's shared memory: ``shards`` primaries, and ``backups`` of each one's keys on other replicas."""
+
+    shards: int
+    backups: int
+
+
+class Gates(Struct, frozen=True):
+    """Ports of the balancer for what is not HTTP.
+
+    They lead to the queue's primary, the first cache that is up, the database's primary (write) and its replicas (read).
+    """
+
+    queue: int
+    cache: int
+    write: int
+    read: int
+
+
+class Monitoring(Struct, frozen=True):
+    """How often metrics are collected, and in percent of a limit when a resource is full and when it is critical."""
+
+    interval_seconds: int
+    cpu_percent: int
+    memory_percent: int
+    disk_percent: int
+    critical_percent: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings that component configuration needs. None: the tier does not ask for it."""
@@ -215,8 +321,13 @@ class Settings:
     metrics_retention_seconds: int
     replication_factor: int
     max_concurrent_tasks: int
+    compress_from_bytes: int
+    cache_l3_ttl_factor: int
     limits: Limits
+    gates: Gates
+    monitoring: Monitoring
     database: Database | None = None
+    memory: Memory | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -276,7 +387,11 @@ class DeploymentPlan:
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        raise KeyError(name)
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def find(self, name: str) -> Service | None:
+        """The service of this name, None where the tier does without."""
+        return next((service for service in self.services if service.name == name), None)

@@ -33,7 +33,8 @@ class Quality(StrEnum):
 class Replica:
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
-    ``reason`` says in words why the state is what it is, where the engine knows more than the state.
+    ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
+    is when its last life was ended for lack of memory, as nearly as the engine tells.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Replica:
     pid: int | None = None
     restarts: int = 0
     reason: str = ""
+    oom_killed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,22 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.plan import Band, Damping, Database, Limits, Safety, Scaling, Settings
+from cfscale.core.laws import share_of
+from cfscale.core.plan import (
+    Band,
+    Damping,
+    Database,
+    Forecasting,
+    Gates,
+    Limits,
+    Memory,
+    Monitoring,
+    Pool,
+    Predictive,
+    Safety,
+    Scaling,
+    Settings,
+)
+from cfscale.core.policies import policies_of
 from cfscale.core.tier import Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
 from cfscale.errors import InputError
@@ -20,13 +36,27 @@ def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
         metrics_retention_seconds=tier.monitoring["metrics_retention"].seconds,
         replication_factor=factor,
         max_concurrent_tasks=tier.top("tasks"),
+        compress_from_bytes=int(rules.leaf("communication.compression_threshold").bytes),
+        cache_l3_ttl_factor=int(rules.leaf("cache.l3_ttl_factor").exact),
         limits=_limits(rules),
-        database=None if copies is None else _database(rules, pools=factor),
+        gates=Gates(*(int(rules.leaf(f"gates.{name}").exact) for name in ("queue", "cache", "write", "read"))),
+        monitoring=_monitoring(rules),
+        memory=_memory(rules, backups=factor - 1) if "memory" in tier.services else None,
     )
 
 
-def _database(rules: Rules, *, pools: int) -> Database:
-    """One pool beside each copy; the database must accept what all of them hold when full, and an administrator."""
+def _memory(rules: Rules, *, backups: int) -> Memory:
+    return Memory(int(rules.leaf("memory_grid.shards").exact), backups)
+
+
+def _monitoring(rules: Rules) -> Monitoring:
+    full = (int(rules.leaf(f"scaling.resource.{name}.scale_up").exact) for name in ("cpu", "memory", "disk"))
+    critical = int(rules.leaf("scaling.resource.critical").exact)
+    return Monitoring(rules.leaf("metrics.collection_interval_stated").seconds, *full, critical)
+
+
+def database_of(rules: Rules, *, pools: int) -> Database:
+    """What the database must accept: all that its pools hold when full, and an administrator."""
     least, most, reserved = (
         int(rules.leaf(f"connections.{name}").exact) for name in ("pool_min", "pool_max", "reserved")
     )
@@ -36,6 +66,7 @@ def _database(rules: Rules, *, pools: int) -> Database:
 def _limits(rules: Rules) -> Limits:
     return Limits(
         queue_memory_percent=int(rules.leaf("limits.queue_memory").exact),
+        database_buffers_percent=int(rules.leaf("limits.database_buffers").exact),
         heap_percent=int(rules.leaf("limits.heap").exact),
         connections=int(rules.leaf("limits.connections").exact),
         processes=int(rules.leaf("limits.processes").exact),
@@ -45,15 +76,11 @@ def _limits(rules: Rules) -> Limits:
 def scaling_of(profile: Profile, rules: Rules) -> Scaling:
     """What ``scale`` obeys; raises InputError for a duration or a band that is none."""
     given = profile.scaling
-    policies = [PolicyProfile(kind="resource")] if given.policies is None else given.policies
-    if len(policies) != 1:
-        raise InputError(
-            f"scaling.policies has {len(policies)} entries: give one, or leave the key out for the default"
-        )
-    policy = policies[0]
+    policies = policies_of(given.policies)
+    policy = next((item for item in given.policies or () if item.kind == "resource"), PolicyProfile(kind="resource"))
     return Scaling(
         interval_seconds=duration(given.interval, rules.leaf("scaling.damping.interval").seconds, "scaling.interval"),
-        policies=tuple(policy.kind for policy in policies),
+        policies=policies,
         tolerance_ratio=rules.leaf("scaling.damping.tolerance").ratio if given.tolerance is None else given.tolerance,
         scale_up=_damping(given.scale_up, rules, "scale_up"),
         scale_down=_damping(given.scale_down, rules, "scale_down"),
@@ -61,7 +88,46 @@ def scaling_of(profile: Profile, rules: Rules) -> Scaling:
         memory=_band(policy.memory, rules, "memory"),
         disk=_band(None, rules, "disk"),
         critical_ratio=rules.leaf("scaling.resource.critical").ratio,
+        target_ratio=rules.leaf("scaling.target.usage").ratio,
+        pool=Pool(
+            rules.leaf("scaling.pool.scale_up").ratio,
+            rules.leaf("scaling.pool.scale_down").ratio,
+            int(rules.leaf("scaling.pool.idle_divisor").exact),
+        ),
+        predictive=Predictive(
+            rules.leaf("scaling.predictive.scale_up").ratio,
+            rules.leaf("scaling.predictive.scale_down").ratio,
+            rules.leaf("scaling.predictive.after").seconds,
+            rules.leaf("scaling.predictive.scale_down_factor").ratio,
+        ),
+        forecast=_forecast(rules, given.goal),
         safety=_safety(rules),
+    )
+
+
+def _forecast(rules: Rules, goal: str | None) -> Forecasting:
+    def ratio(name: str) -> float:
+        return rules.leaf(f"scaling.forecast.{name}").ratio
+
+    def seconds(name: str) -> int:
+        return rules.leaf(f"scaling.forecast.{name}").seconds
+
+    return Forecasting(
+        goal_ratio=ratio("goal") if goal is None else share_of(goal, "scaling.goal"),
+        startup_seconds=seconds("startup"),
+        least_history_seconds=seconds("least_history"),
+        memory_seconds=seconds("memory"),
+        recent_seconds=seconds("recent"),
+        weight_power=float(rules.leaf("scaling.forecast.weight_power").exact),
+        floor_ratio=ratio("floor"),
+        cap_ratio=ratio("cap"),
+        worth_ratio=ratio("worth"),
+        least_factor=ratio("least"),
+        most_factor=ratio("most"),
+        steering=ratio("steering"),
+        hidden_ratio=ratio("hidden"),
+        hidden_most_ratio=ratio("hidden_most"),
+        worse_ratio=ratio("worse"),
     )
 
 

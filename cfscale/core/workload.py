@@ -61,6 +61,15 @@ class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     fall: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
+class DrainOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a replica that is to go may finish its work first, by its own account."""
+
+    limit: str | None = None
+    path: Text | None = None
+    status: Annotated[int, Meta(ge=100, le=599)] | None = None
+    json: dict[Text, Text] | None = None
+
+
 class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Limits of one replica, where they differ from the tier's shape; requests follow the limits."""
 
@@ -68,8 +77,16 @@ class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     memory: Amount | None = None
 
 
+class ImageOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where one image comes from, where it differs from the catalogue."""
+
+    repository: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._/:-]{0,254}\Z")] | None = None
+    tag: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")] | None = None
+    digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")] | None = None
+
+
 class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a profile says of one service beyond the tier."""
+    """What a profile says of one service beyond the tier. ``share`` is the part of the agents that a pool carries."""
 
     image: (
         Annotated[str, Meta(pattern=r"\A[^\s\x00-\x1f]{1,512}\Z", description="an image reference without white space")]
@@ -86,6 +103,8 @@ class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         dict[Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="a variable name")], Text] | None
     ) = None
     stop_grace: str | None = None
+    drain: DrainOverride | None = None
+    share: Amount | None = None
 
 
 class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,12 +114,31 @@ class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
     scale_down: Percent
 
 
+class WindowProfile(Struct, frozen=True, forbid_unknown_fields=True, rename={"lasts": "for"}):
+    """A time in which there are at least so many replicas: a cron line begins it."""
+
+    start: str
+    lasts: str
+    min: Replicas
+
+
 class PolicyProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One scaling policy; parameters stand beside its kind."""
 
-    kind: Literal["resource"]
+    kind: Literal["slo", "resource", "target", "pool", "predictive", "schedule", "queue"]
     cpu: BandOverride | None = None
     memory: BandOverride | None = None
+    resource: Literal["cpu", "memory"] | None = None
+    usage: Amount | None = None
+    goal: Amount | None = None
+    law: Literal["proportional", "founding"] | None = None
+    windows: list[WindowProfile] | None = None
+    source: Literal["redis", "prometheus", "http"] | None = None
+    url: Text | None = None
+    key: Text | None = None
+    query: Text | None = None
+    field: Text | None = None
+    per_replica: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
 class DampingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -124,6 +162,7 @@ class ScalingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     interval: str | None = None
     policies: list[PolicyProfile] | None = None
+    goal: Amount | None = None
     tolerance: Annotated[float, Meta(ge=0, lt=1)] | None = None
     scale_up: DampingProfile | None = None
     scale_down: DampingProfile | None = None
@@ -144,6 +183,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     tier: str = "auto"
     slo: Slo | None = None
     services: dict[str, ServiceOverride] = {}
+    images: dict[str, ImageOverride] = {}
+    registry: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9.:/-]{0,254}\Z")] | None = None
     scaling: ScalingProfile = ScalingProfile()
 
 
@@ -166,6 +207,13 @@ def parse_share(text: str) -> Fraction:
     """The share of the peak that is carried most of the time; raises InputError for anything but a decimal up to 1."""
     if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) <= 1:
         raise InputError(f"sustained '{text}' is not a share of the peak: write a decimal number up to 1, such as 0.4")
+    return Fraction(text)
+
+
+def parse_fraction(text: str, where: str) -> Fraction:
+    """A part of a whole; raises InputError for anything but a decimal between 0 and 1."""
+    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) < 1:
+        raise InputError(f"{where} '{text}' is not a part of the whole: write a decimal number below 1, such as 0.25")
     return Fraction(text)
 
 

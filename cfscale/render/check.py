@@ -4,14 +4,14 @@ The comparison starts from the plan, not from the values that the templates were
 between shows as well as a wrong template. A key that no template prints is refused, whoever smuggled it in.
 """
 
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import yaml
 
-from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import ActionError, InputError
+from cfscale.render import components
 from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
 
 _SHOWN = 3
@@ -21,11 +21,14 @@ _TOP_KEYS = frozenset({
     "configs", "name", "networks", "secrets", "services", "volumes", "x-common", "x-replace", "x-rollback", "x-update",
 })
 _SERVICE_KEYS = frozenset({
-    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "image", "init",
-    "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt",
+    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "hostname",
+    "image", "init",
+    "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt", "shm_size",
     "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
 })
 # fmt: on
+# components that find their configuration, or their own name, by their command
+_COMMANDED = frozenset({"queue", "memory", "cache", "sentinel", "etcd"})
 _UNITS: Mapping[str, Callable[[str], float]] = {
     "cpus": parse_cpu,
     "memory": parse_size,
@@ -39,11 +42,9 @@ _MILLISECOND = 0.001
 
 def compare(plan: DeploymentPlan, files: Mapping[str, str]) -> None:
     """Raise ActionError where the rendered text says anything else than the plan; it names the first differences."""
-    found = [
-        *_compose(plan, files["compose.yaml"]),
-        *_haproxy(plan, files["config/haproxy.cfg"]),
-        *_valkey(plan, files["config/valkey.conf"]),
-    ]
+    found = [*_compose(plan, files["compose.yaml"])]
+    for where, planned, rendered in components.facts(plan, files):
+        found += _differences(where, planned, rendered)
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ActionError(
@@ -109,12 +110,12 @@ def _at(mapping: object, path: str) -> object:
 
 
 def _expected_services(plan: DeploymentPlan) -> dict[str, dict[str, object]]:
-    found = {service.name: _facts(service, service.replicas) for service in plan.services}
-    queue = plan.service("queue")
-    if queue.replicas > 1:
-        found["queue"] = _facts(queue, 1)
-        found["queue-replica"] = _facts(queue, queue.replicas - 1)
-    return found
+    found: dict[str, dict[str, object]] = {}
+    for service in plan.services:
+        for name in service.names:
+            found[name] = _facts(service, 1 if service.members else service.replicas)
+    # a job that ends is no service of the plan
+    return {**found, "memory-form": {}} if plan.find("memory") else found
 
 
 def _facts(service: Service, replicas: int) -> dict[str, object]:
@@ -128,7 +129,7 @@ def _facts(service: Service, replicas: int) -> dict[str, object]:
         "stop_grace_period": float(service.stop_grace_seconds),
         "ports": _ports(service),
     }
-    if service.name != "queue":
+    if service.command or service.name not in _COMMANDED:
         facts["command"] = [_literal(argument) for argument in service.command] or None
     facts.update({f"environment.{name}": _literal(value) for name, value in service.env.items()})
     return {**facts, **_health_facts(service)}
@@ -156,71 +157,3 @@ def _ports(service: Service) -> list[dict[str, object]] | None:
 
 def _literal(value: str) -> str:
     return value.replace("$", "$$")
-
-
-def _haproxy(plan: DeploymentPlan, text: str) -> Iterator[str]:
-    sections = _sections(text)
-    public = sections.get("frontend public", [])
-    for service in plan.services:
-        where = f"haproxy.cfg: {service.name}"
-        for prefix in service.routes:
-            yield from _differences(where, {prefix: service.name}, {prefix: _leads_to(public, prefix)})
-        if service.routes:
-            lines = sections.get(f"backend {service.name}", [])
-            yield from _differences(where, _backend_facts(service), _backend_rendered(lines))
-
-
-def _sections(text: str) -> dict[str, list[list[str]]]:
-    """``frontend public`` -> its lines, each as a list of words."""
-    found: dict[str, list[list[str]]] = {}
-    lines: list[list[str]] = []
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if words and not line.startswith(" "):
-            lines = found.setdefault(" ".join(words), [])
-        elif words:
-            lines.append(words)
-    return found
-
-
-def _leads_to(lines: Sequence[Sequence[str]], path: str) -> str | None:
-    """The backend of the first rule that matches, as HAProxy would choose it."""
-    for words in lines:
-        if words[0] == "use_backend" and path.startswith(words[-2]):
-            return words[1]
-    return next((words[1] for words in lines if words[0] == "default_backend"), None)
-
-
-def _backend_facts(service: Service) -> dict[str, object]:
-    health = service.health
-    web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
-    return {
-        "slots": str(service.max_replicas),
-        "address": f"{service.name}:{service.port}",
-        "fall": str(health.fall),
-        "rise": str(health.rise),
-        "uri": health.path if web else None,
-        "status": str(health.status) if web else None,
-    }
-
-
-def _backend_rendered(lines: Sequence[Sequence[str]]) -> dict[str, object]:
-    words = [word for line in lines for word in line]
-    after: dict[str, object] = {
-        name: words[words.index(name) + 1] for name in ("fall", "rise", "uri", "status") if name in words
-    }
-    template = next((line for line in lines if line[0] == "server-template"), ["", "", "", ""])
-    return {**after, "slots": template[2], "address": template[3]}
-
-
-def _valkey(plan: DeploymentPlan, text: str) -> Iterator[str]:
-    service = plan.service("queue")
-    memory = service.memory_limit_bytes or service.memory_request_bytes
-    planned = {
-        "port": str(service.port),
-        "maxmemory": str(memory * plan.settings.limits.queue_memory_percent // 100),
-        "maxmemory-policy": "noeviction",
-        "appendonly": "yes",
-    }
-    lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
-    yield from _differences("valkey.conf", planned, {words[0]: " ".join(words[1:]) for words in lines})
