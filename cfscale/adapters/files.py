@@ -315,11 +315,11 @@ def _remove_empty(out: Path, folder: Path) -> None:
         folder = folder.parent
 
 
-def ensure_secrets(out: Path) -> None:
+def ensure_secrets(out: Path, env_files: Iterable[str] = ()) -> None:
     """Create the secrets of a deployment where they are missing; what exists is never rewritten.
 
     Compose ignores owner and mode of file secrets and containers do not run as root: the files are readable (0444),
-    the directory is not (0700).
+    the directory is not (0700). ``env_files`` are for the operator to fill, and empty until then.
     """
     folder = out / SECRETS
     if folder.is_symlink():
@@ -330,6 +330,8 @@ def ensure_secrets(out: Path) -> None:
     except OSError as error:
         raise ActionError(f"{folder}: cannot be made: {error.strerror}") from error
     _create(folder / ".gitignore", "*\n")
+    for name in env_files:
+        _create(folder / name, "", 0o600)
     if not os.path.lexists(folder / "queue_password") and os.path.lexists(folder / "queue_auth.conf"):
         raise RefusedError(f"{folder}: queue_auth.conf without queue_password: restore it, or remove both")
     _create(folder / "queue_password", secrets.token_hex(32))
@@ -346,6 +348,6 @@ def ensure_secrets(out: Path) -> None:
         )
 
 
-def _create(path: Path, text: str) -> None:
+def _create(path: Path, text: str, mode: int = 0o444) -> None:
     if not os.path.lexists(path):
-        write_atomic(path, text, 0o444)
+        write_atomic(path, text, mode)
