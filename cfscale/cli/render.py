@@ -1,5 +1,6 @@
 """``cfscale render``: write the manifests of a plan, or compare them with what is on disk."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,14 @@ from cfscale.cli.options import (
     load_plan,
 )
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
-TARGETS = ("compose",)
+TARGETS = ("compose", "swarm")
 
 
 def render(
-    target: Annotated[str, typer.Option("--target", metavar="compose", help="What to write manifests for.")],
+    target: Annotated[str, typer.Option("--target", metavar="compose|swarm", help="What to write manifests for.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory that holds nothing but what cfscale renders.")
     ],
@@ -47,9 +49,13 @@ def render(
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
+    What the target cannot carry of the plan is listed on stderr, and so is what is left for you to do.
+
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
     cfscale render acme.yaml --target compose --out deploy --check
+
+    cfscale render acme.yaml --target swarm --out stack
     """
     if target not in TARGETS:
         raise InputError(f"--target '{target}': this version renders {', '.join(TARGETS)}")
@@ -58,17 +64,35 @@ def render(
         return _compare(plan, target, out, show=diff)
     for name in write_manifests(plan, target, out, force=force):
         console.note(f"wrote {out / name}")
+    for line in _remarks(plan, target, out):
+        console.note(line)
     return 0
+
+
+def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
+    """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
+    if target != "swarm":
+        return
+    from cfscale.core.swarm import HERE, keepers, losses, pin_label
+
+    yield from (loss.line() for loss in losses(plan))
+    for service in plan.services:
+        if service.build:
+            yield f"to do: docker build --tag {service.image} {out / 'images' / service.name} && docker push {service.image}"
+    for name in keepers(plan):
+        yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
 
 
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
     """Path to text of every file, and the text of the lock file."""
     from cfscale.adapters.assets import load_templates
-    from cfscale.render.compose import render as render_compose
+    from cfscale.render import compose, swarm
     from cfscale.render.lock import lock_document
 
     templates = load_templates()
-    files = render_compose(plan, templates)
+    if target == "swarm":
+        plan = carried(plan)
+    files = (swarm if target == "swarm" else compose).render(plan, templates)
     return files, lock_document(plan, target, files, templates)
 
 
@@ -77,9 +101,22 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
     from cfscale.adapters.files import ensure_secrets, write_tree
 
     files, lock_text = rendered(plan, target)
+    env_files = _env_files(plan) if target == "swarm" else ()
+    if target == "swarm":
+        from cfscale.adapters.checkers import check_stack
+
+        if remark := check_stack(files, env_files):
+            console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
-    ensure_secrets(out)
+    ensure_secrets(out, env_files)
     return written
+
+
+def _env_files(plan: DeploymentPlan) -> tuple[str, ...]:
+    """What docker stack reads and must find, if empty: the operator's own variables."""
+    from cfscale.render.context import OURS, env_file
+
+    return tuple(env_file(service) for service in plan.services if service.name in OURS)
 
 
 def _compare(plan: DeploymentPlan, target: str, out: Path, *, show: bool) -> int:
