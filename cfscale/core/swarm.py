@@ -13,7 +13,7 @@ from cfscale.core.plan import DeploymentPlan, Service
 
 TARGET = "swarm"
 HERE = "here"
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Swarm does with a published port, whatever it is told
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Swarm does with a published port, whatever it is told
 # one volume each, of the node that they run on
 _KEEPERS = ("coordinator", "queue")
 _OTHER_REGIONS = frozenset({"cross_region", "global"})
@@ -27,7 +27,7 @@ def carried(plan: DeploymentPlan) -> DeploymentPlan:
 def _carried(service: Service) -> Service:
     if service.publish is None:
         return service
-    return replace(service, publish=f"{_EVERYWHERE}:{first_port(service.publish)}")
+    return replace(service, publish=f"{EVERYWHERE}:{first_port(service.publish)}")
 
 
 def first_port(publish: str) -> int:
