@@ -55,7 +55,13 @@ def _queue(plan: DeploymentPlan) -> Values:
 def _queue_start(plan: DeploymentPlan) -> Values:
     queue, sentinel = plan.service("queue"), plan.find("sentinel")
     watchers = () if sentinel is None else sentinel.names
-    return {"primary": queue.names[0], "queue_port": queue.port, "watchers": watchers, "watcher_port": _port(sentinel)}
+    return {
+        "primary": queue.names[0],
+        "members": queue.names,
+        "queue_port": queue.port,
+        "watchers": watchers,
+        "watcher_port": _port(sentinel),
+    }
 
 
 def _port(service: Service | None) -> int:
@@ -65,7 +71,7 @@ def _port(service: Service | None) -> int:
 def _sentinel(plan: DeploymentPlan) -> Values:
     queue, sentinel = plan.service("queue"), plan.service("sentinel")
     return {
-        "primary": queue.names[0],
+        "members": queue.names,
         "queue_port": queue.port,
         "watcher_port": sentinel.port,
         "quorum": sentinel.replicas // 2 + 1,

@@ -206,7 +206,7 @@ def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ..
         "queue": (server, f"{CONFIG}/valkey.conf"),
         "cache": (server, f"{CONFIG}/cache.conf"),
         "memory": (server, f"{CONFIG}/memory.conf", "--cluster-announce-hostname", name),
-        "sentinel": ("sh", f"{CONFIG}/sentinel-start.sh", name),
+        "sentinel": ("sh", f"{CONFIG}/sentinel-start.sh"),
     }
     return commands.get(service.name, ())
 

@@ -116,7 +116,7 @@ def health_command(service: Service) -> tuple[str, ...] | None:
 
 _ASKED = {
     "postgres": ("python3", "-c", _PATRONI),
-    "pgbouncer": ("pg_isready", "--quiet", "--host=127.0.0.1"),
+    "pgbouncer": ("pg_isready", "--quiet", "--host=127.0.0.1", "--username=app", "--dbname=app"),
     "etcd": ("etcdctl", "endpoint", "health"),
 }
 
