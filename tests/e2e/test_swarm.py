@@ -64,9 +64,9 @@ services:
   queue: {{health: {{interval: 2s}}, resources: {{cpu: 0.1, memory: 128M}}}}
   cache: {{health: {{interval: 2s}}, resources: {{cpu: 0.05, memory: 640M}}}}
   sentinel: {{health: {{interval: 2s}}}}
-  database: {{health: {{interval: 2s}}, resources: {{cpu: 0.2, memory: 512M}}, stop_grace: 10s}}
+  database: {{health: {{interval: 2s}}, resources: {{cpu: 0.15, memory: 512M}}, stop_grace: 10s}}
   pooler: {{health: {{interval: 2s}}, resources: {{cpu: 0.05, memory: 64M}}, stop_grace: 5s}}
-  etcd: {{resources: {{cpu: 0.1, memory: 128M}}}}
+  etcd: {{resources: {{cpu: 0.08, memory: 128M}}}}
 scaling:
   interval: 1s
   scale_up: {{cooldown: 1s}}
