@@ -26,14 +26,6 @@ pytestmark = pytest.mark.engine
 NAME, PORT = "cfscale-e2e-swarm", 18280
 DOCKER_HOST = "unix:///tmp/cfscale-swarm/docker.sock"
 INSIDE = ("nsenter", "--net=/run/netns/cfscale-swarm")
-IMAGES = (
-    "haproxy:3.2",
-    "valkey/valkey:8.1",
-    "cfscale/demo-worker:1",
-    "cfscale/database:17",
-    "edoburu/pgbouncer:v1.24.1-p0",
-    "quay.io/coreos/etcd:v3.5.16",
-)
 # a check starts an interpreter, on a tenth of a core: every second would be half of what there is
 WORKER = """\
     image: cfscale/demo-worker:1
@@ -126,7 +118,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     if os.geteuid() != 0:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("a second engine needs root")
     script = str(ROOT / "tests" / "e2e" / "engine.sh")
-    subprocess.run([script, "start", "swarm", *IMAGES], check=True, timeout=120)
+    running = subprocess.run([script, "status", "swarm"], capture_output=True, timeout=60, check=False).returncode == 0
+    subprocess.run([script, "start", "swarm"], check=True, timeout=120)
     folder = tmp_path_factory.mktemp("swarm")
     profile = folder / "cfscale.yaml"
     profile.write_text(PROFILE)
@@ -135,7 +128,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     try:
         yield Stack(profile, {**os.environ, **environment})
     finally:
-        subprocess.run([script, "stop", "swarm"], check=True, timeout=120)
+        if not running:
+            subprocess.run([script, "stop", "swarm"], check=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
