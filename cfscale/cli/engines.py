@@ -59,6 +59,11 @@ class Deployment:
                 "--engine host only recommends (scale): it runs no replicas; choose process, compose or swarm"
             )
 
+    def hurry(self, asked: Callable[[], bool]) -> None:
+        """Let the engine know whether this process was asked to stop, where it can make use of that."""
+        if hasattr(self.engine, "hurried"):
+            self.engine.hurried = asked
+
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
         if self.rendered:
@@ -165,11 +170,12 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     """Compose acts; usage comes from cgroup files and, for what they do not tell, from the Engine API."""
     from cfscale.adapters.cgroup import CgroupReader
     from cfscale.adapters.compose import ComposeEngine
-    from cfscale.adapters.docker_engine import DockerEngine, StatsReader
+    from cfscale.adapters.docker_engine import DockerEngine, Statistics, StatsReader
     from cfscale.adapters.haproxy import HaproxyBalancer
 
     docker = DockerEngine()
-    readers = (CgroupReader().read, StatsReader(docker.measure).read)
+    statistics = Statistics(docker.measure, docker.follow)
+    readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
     balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
     return Deployment(plan, state, engine, balancer, manifests, lambda: ())
@@ -178,13 +184,14 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
 def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     """Docker Swarm acts, and drains by itself: it takes no names of victims, so that no balancer is told of them."""
     from cfscale.adapters.cgroup import CgroupReader
-    from cfscale.adapters.docker_engine import StatsReader
+    from cfscale.adapters.docker_engine import Statistics, StatsReader
     from cfscale.adapters.docker_engine.swarm import DockerSwarm
     from cfscale.adapters.swarm import SwarmEngine
     from cfscale.core.swarm import carried
 
     plan, manager = carried(plan), DockerSwarm()
-    readers = (CgroupReader().read, StatsReader(manager.measure).read)
+    statistics = Statistics(manager.measure, manager.follow)
+    readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
     return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes)
 
