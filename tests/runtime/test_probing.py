@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -171,7 +171,9 @@ def test_a_watch_asks_each_target_in_its_own_place() -> None:
 
 
 def test_while_the_engine_does_not_answer_nothing_can_be_told() -> None:
-    answers = iter([[target("a")], UnavailableError("the engine is gone"), [target("a")]])
+    answers: Iterator[Sequence[Target] | Exception] = iter(
+        [[target("a")], UnavailableError("the engine is gone"), [target("a")]]
+    )
 
     def look() -> Sequence[Target]:
         found = next(answers)
