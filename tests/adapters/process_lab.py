@@ -9,12 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.adapters.process import ProcessEngine
 from cfscale.adapters.process.layout import Layout, wait_until_gone
 from cfscale.adapters.process.procfs import read_stat
-from cfscale.core.plan import Damping, DeploymentPlan, Health, HealthKind, Service
+from cfscale.core.plan import (
+    PLAN_SCHEMA,
+    Amounts,
+    Demand,
+    DeploymentPlan,
+    Health,
+    HealthKind,
+    Nodes,
+    Service,
+)
 from cfscale.core.samples import Replica, ReplicaState
-from tests.fake_service import a_plan
+from cfscale.core.settings import scaling_of
+from cfscale.core.workload import Profile
+from tests.render.plans import settings_of
 
 T = TypeVar("T")
 WORKER = Path(__file__).with_name("process_worker.py")
@@ -52,10 +64,28 @@ def service(name: str = "agents", *modes: str, **changes: Any) -> Service:
 
 
 def plan_of(*services: Service) -> DeploymentPlan:
-    """A plan of these services that may move at once."""
-    plan, damping = a_plan(), Damping(0, 0, 100, None)
-    scaling = replace(plan.scaling, interval_seconds=1, scale_up=damping, scale_down=damping)
-    return replace(plan, name="lab", environment="development", services=services, scaling=scaling)
+    nothing = Amounts(0, 0, 0)
+    return DeploymentPlan(
+        schema=PLAN_SCHEMA,
+        name="lab",
+        environment="development",
+        tier="single-user",
+        phase="foundation",
+        cells=1,
+        users=1,
+        agents=1,
+        tasks=1,
+        admitted_agents=1,
+        demand=Demand(0, 0, 0, None),
+        totals=nothing,
+        nodes=Nodes(1, 1000, 1 << 30),
+        services=services,
+        settings=settings_of("lab", None, "info", (600, 0, 600, 1, 1)),
+        scaling=replace(scaling_of(Profile(), load_catalogue().rules), interval_seconds=1.0),
+        ledger=(),
+        conflicts=(),
+        warnings=(),
+    )
 
 
 class Lab:

@@ -22,6 +22,7 @@ from cfscale.core.samples import Quality, Usage
 from cfscale.runtime.act import Hands
 from cfscale.runtime.watch import Scaler
 from tests.adapters.process_lab import plan_of, service
+from tests.fake_service import SCALING
 
 AGENTS = service(stop_grace_seconds=1.0, min_replicas=1, max_replicas=4)
 
@@ -29,7 +30,7 @@ AGENTS = service(stop_grace_seconds=1.0, min_replicas=1, max_replicas=4)
 def main(state: State, point: int) -> None:
     """Tick until nothing changes any more."""
     plan = plan_of(AGENTS)
-    scaling = replace(plan.scaling, scale_up=Damping(0, 0, 100, 4), scale_down=Damping(0, 0, 50, None))
+    scaling = replace(SCALING, interval_seconds=1.0, scale_up=Damping(0, 0, 100, 4), scale_down=Damping(0, 0, 50, None))
     plan = replace(plan, scaling=scaling)
     fuse = Fuse(point)
     engine, clock = ProcessEngine(plan, state.folder, state.folder.parent), Clock()
