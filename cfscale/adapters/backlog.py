@@ -58,13 +58,13 @@ def ask(options: Mapping[str, str]) -> Backlog:
 def _redis(options: Mapping[str, str]) -> float:
     """The length of a list."""
     parts = urlsplit(options["url"])
-    with closing(socket.create_connection((parts.hostname, parts.port or _REDIS_PORT), TIMEOUT_SECONDS)) as link:
-        with link.makefile("rb") as answers:
-            if password := os.environ.get(PASSWORD):
-                _command(link, "AUTH", password)
-                _expect(answers.readline(MAX_BYTES), b"+")
-            _command(link, "LLEN", options["key"])
-            return float(_expect(answers.readline(MAX_BYTES), b":"))
+    address = (parts.hostname, parts.port or _REDIS_PORT)
+    with closing(socket.create_connection(address, TIMEOUT_SECONDS)) as link, link.makefile("rb") as answers:
+        if password := os.environ.get(PASSWORD):
+            _command(link, "AUTH", password)
+            _expect(answers.readline(MAX_BYTES), b"+")
+        _command(link, "LLEN", options["key"])
+        return float(_expect(answers.readline(MAX_BYTES), b":"))
 
 
 def _command(link: socket.socket, *words: str) -> None:

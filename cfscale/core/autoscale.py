@@ -84,7 +84,9 @@ class History:
 
     def succeeded(self, replicas: int, now: float) -> "History":
         """The history after an action that reached its count."""
-        return replace(self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0)
+        return replace(
+            self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0, low_since=None
+        )
 
     def failed(self, action: Action, replicas: int | None, now: float, scaling: Scaling) -> "History":
         """The history after an action that left ``replicas`` (None: unknown).
@@ -363,5 +365,4 @@ def _low_since(history: History, situation: Situation, scaling: Scaling) -> floa
     cpu = situation.cpu
     if not cpu.reporting or cpu.mean >= scaling.predictive.scale_down_ratio:
         return None
-    since = situation.time if history.low_since is None else history.low_since
-    return since if history.changed_at is None else max(since, min(history.changed_at, situation.time))
+    return situation.time if history.low_since is None else history.low_since

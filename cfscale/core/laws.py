@@ -94,7 +94,7 @@ def tracked(situation: Situation, reading: Reading, target: float, tolerance: fl
         load, counted = load + (missing * max(1.0, target) if ratio < 1 else 0.0), counted + missing
     assumed = load / counted / target
     flipped = (assumed < 1) != (ratio < 1)
-    if abs(assumed - 1) <= tolerance or (flipped and (missing or unready)):
+    if abs(assumed - 1) <= tolerance + _ROUNDING or (flipped and (missing or unready)):
         return Proposal(current, f"{told}: within the tolerance of {tolerance:g}", tolerated=True)
     wanted = max(1, ceil(assumed * counted - _ROUNDING))
     if (assumed > 1 and wanted < current) or (assumed < 1 and wanted > current):
