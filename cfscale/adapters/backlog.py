@@ -49,7 +49,7 @@ def ask(options: Mapping[str, str]) -> Backlog:
     try:
         waiting = _SOURCES[source](options)
     except (OSError, ValueError, LookupError, TypeError, msgspec.DecodeError) as error:
-        return Backlog(options["name"], None, each, time.time(), f"{source}: {error or type(error).__name__}")
+        return Backlog(options["name"], None, each, time.time(), f"{source}: {str(error) or type(error).__name__}")
     if not isfinite(waiting) or waiting < 0:
         return Backlog(options["name"], None, each, time.time(), f"{source}: {waiting:g} is no length of a queue")
     return Backlog(options["name"], waiting, each, time.time())

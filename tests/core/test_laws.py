@@ -120,7 +120,7 @@ def test_the_predictive_policy_halves_after_ten_minutes_of_low_load(since: float
 def test_low_load_is_counted_from_the_last_change_on() -> None:
     scaling = replace(UNDAMPED, policies=(Policy("predictive"),))
     history = History()
-    counts = []
+    counts: list[int] = []
     for tick in range(130):
         now = 1000.0 + 10 * tick
         situation = replace(seen(0.1, 8 if not counts else counts[-1]), time=now, low_since=history.low_since)
