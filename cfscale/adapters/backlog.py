@@ -58,7 +58,7 @@ def ask(options: Mapping[str, str]) -> Backlog:
 def _redis(options: Mapping[str, str]) -> float:
     """The length of a list."""
     parts = urlsplit(options["url"])
-    address = (parts.hostname, parts.port or _REDIS_PORT)
+    address = parts.hostname, parts.port or _REDIS_PORT
     with closing(socket.create_connection(address, TIMEOUT_SECONDS)) as link, link.makefile("rb") as answers:
         if password := os.environ.get(PASSWORD):
             _command(link, "AUTH", password)

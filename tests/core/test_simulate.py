@@ -18,7 +18,6 @@ from cfscale.core.workload import Profile
 from cfscale.errors import InputError
 from tests.loads import bursts, daily, steps
 
-MINUTES = Model()
 NAMES = [
     *OTHERS,
     "hpa:80",
@@ -41,7 +40,8 @@ def setting() -> tuple[object, object]:
     return scaling_of(Profile(), rules), numbers_of(rules)
 
 
-def played(name: str, demand: Sequence[float], model: Model = MINUTES) -> Run:
+def played(name: str, demand: Sequence[float], model: Model | None = None) -> Run:
+    model = model or Model()
     scaling, numbers = setting()
     return replay(demand, contender(name, scaling, model, numbers)(), model)  # type: ignore[arg-type]
 
