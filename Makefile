@@ -44,6 +44,8 @@ bench: .venv/installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/sample.py
+	$(BIN)/python bench/decide.py
+	$(BIN)/python bench/policies.py
 	$(BIN)/python bench/cgroups.py
 	$(BIN)/python bench/tick.py
 	$(BIN)/python bench/probe.py

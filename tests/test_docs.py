@@ -16,6 +16,7 @@ import yaml
 
 from cfscale.cli.main import COMMANDS
 from tests.conftest import ROOT, Result
+from tests.loads import daily
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMAND_LINE = re.compile(r"^ {4}((?:cfscale|make|pip) .+)$", re.MULTILINE)
@@ -98,6 +99,8 @@ def workplace(folder: Path) -> dict[str, str]:
     (folder / "acme.yaml").write_text(profile.replace("  services: {agents: {min: 1, max: 4}}\n", ""))
     for name in ("prices.yaml", "observations.csv"):
         shutil.copy(ROOT / "examples" / name, folder)
+    (folder / "week.csv").write_text("\n".join(f"{value:.3f}" for value in daily(200)))
+    shutil.copy(ROOT / "tests" / "scenarios" / "slow-start.yaml", folder / "scenario.yaml")
     (folder / "urls.txt").write_text(f"# the balancer\nhttp://127.0.0.1:{port}/health\n")
     return {**os.environ, "CFSCALE_STATE_DIR": str(folder / "state"), "NO_COLOR": "1", "COLUMNS": "100"}
 

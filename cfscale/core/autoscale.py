@@ -74,6 +74,9 @@ class History:
 
     def until(self, now: float, safety: Safety) -> "History":
         """The history after a clock that was set back: nothing lies in the future."""
+        latest = max(self.changed_at or now, self.low_since or now, *(item.time for item in self.recommendations[-1:]))
+        if latest <= now and self.retry_at <= now + safety.breaker_open_seconds:
+            return self
         return replace(
             self,
             changed_at=None if self.changed_at is None else min(self.changed_at, now),
@@ -84,7 +87,9 @@ class History:
 
     def succeeded(self, replicas: int, now: float) -> "History":
         """The history after an action that reached its count."""
-        return replace(self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0)
+        return replace(
+            self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0, low_since=None
+        )
 
     def failed(self, action: Action, replicas: int | None, now: float, scaling: Scaling) -> "History":
         """The history after an action that left ``replicas`` (None: unknown).
@@ -117,12 +122,15 @@ def decide(
     are those of ``scaling``, and ``situation`` that of the observation, where the caller has them at hand.
     """
     past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
-    past = replace(past, startup_seconds=_startup(past, observation))
-    situation = replace(situation or situation_of(observation, scaling), low_since=past.low_since)
+    situation = situation or situation_of(observation, scaling)
+    if situation.low_since != past.low_since:
+        situation = replace(situation, low_since=past.low_since)
+    startup = _startup(past, observation)
     draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
     draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
     past = replace(
         past,
+        startup_seconds=startup,
         ready=_ids(observation, ReplicaState.READY),
         starting=_ids(observation, ReplicaState.STARTING),
     )
@@ -313,7 +321,9 @@ def _cooldown_left(history: History, now: float, damping: Damping) -> float:
 def _adopt(history: History, observation: Observation) -> tuple[History, str]:
     """A count that was changed from outside is the current one from now on, and starts the cooldown."""
     current = observation.current
-    if history.replicas in (None, current):
+    if history.replicas == current:
+        return history, ""
+    if history.replicas is None:
         return replace(history, replicas=current), ""
     adopted = replace(history, replicas=current, changed_at=observation.time)
     return adopted, f"the count was changed from outside from {history.replicas} to {current}: adopted"
@@ -363,5 +373,4 @@ def _low_since(history: History, situation: Situation, scaling: Scaling) -> floa
     cpu = situation.cpu
     if not cpu.reporting or cpu.mean >= scaling.predictive.scale_down_ratio:
         return None
-    since = situation.time if history.low_since is None else history.low_since
-    return since if history.changed_at is None else max(since, min(history.changed_at, situation.time))
+    return situation.time if history.low_since is None else history.low_since

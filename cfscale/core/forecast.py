@@ -240,8 +240,9 @@ class Forecast:
         error = demand - expected
         self._errors.add(error / max(self._scale(expected, abs(error)), _TINY))
         self._volatility = self._faded(self._volatility, abs(error) + _TINY)
-        self._own_error = self._faded(self._own_error, abs(error))
-        self._naive_error = self._faded(self._naive_error, abs(naive - demand))
+        # whether to forecast at all is asked of a day: of minutes, chance would answer
+        self._own_error += self._daily * (abs(error) - self._own_error)
+        self._naive_error += self._daily * (abs(naive - demand) - self._naive_error)
         steered = self._calibration * exp(self._tuning.steering * (self._intended - short))
         self._calibration = min(_MOST_CALIBRATION, max(1 / _MOST_CALIBRATION, steered))
 

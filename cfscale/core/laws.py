@@ -94,7 +94,7 @@ def tracked(situation: Situation, reading: Reading, target: float, tolerance: fl
         load, counted = load + (missing * max(1.0, target) if ratio < 1 else 0.0), counted + missing
     assumed = load / counted / target
     flipped = (assumed < 1) != (ratio < 1)
-    if abs(assumed - 1) <= tolerance or (flipped and (missing or unready)):
+    if abs(assumed - 1) <= tolerance + _ROUNDING or (flipped and (missing or unready)):
         return Proposal(current, f"{told}: within the tolerance of {tolerance:g}", tolerated=True)
     wanted = max(1, ceil(assumed * counted - _ROUNDING))
     if (assumed > 1 and wanted < current) or (assumed < 1 and wanted > current):
@@ -167,7 +167,9 @@ def slo(situation: Situation, scaling: Scaling) -> Proposal:
         plain = resource(situation, scaling)
         return replace(plain, reason=f"{outlook.doubt if outlook else 'no forecast yet'}: {plain.reason}")
     blocked = doubt(situation, scaling)
-    wanted = max(outlook.replicas, needed_for(situation.cpu.load, 1.0))
+    # a minute's mean says nothing of what overtakes it: replicas that are all but full are not given up, come what may
+    full = situation.cpu.mean > scaling.critical_ratio
+    wanted = max(outlook.replicas, needed_for(situation.cpu.load, 1.0) if full else 1)
     reason = (
         f"{outlook.expected:.1f} replicas' load expected within {format_duration(outlook.horizon_seconds)}, "
         f"{outlook.margin:.1f} margin to be short {percent(outlook.short_ratio)} of the time: {wanted} needed"

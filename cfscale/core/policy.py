@@ -322,6 +322,8 @@ def _quality(usages: Sequence[Usage], *, stale: bool) -> Quality:
     if stale:
         return Quality.STALE
     qualities = {usage.quality for usage in usages}
+    if len(qualities) == 1:
+        return qualities.pop()
     return next((quality for quality in _WORST_FIRST if quality in qualities), Quality.PARTIAL)
 
 
