@@ -181,6 +181,7 @@ class Survey:
     ) -> None:
         """Ask each target when it is due, and again soon while it is in doubt, but not after ``last``."""
         heapify(due)
+        room = max(self.workers, self.most)
         running: set[asyncio.Task[None]] = set()
 
         async def one(number: int) -> None:
@@ -192,11 +193,11 @@ class Survey:
 
         while due or running:
             now = self.clock.monotonic()
-            while due and due[0][0] <= now and len(running) < self.workers:
+            while due and due[0][0] <= now and len(running) < room:
                 task = asyncio.create_task(one(heappop(due)[1]))
                 running.add(task)
                 task.add_done_callback(running.discard)
-            if running and (not due or len(running) >= self.workers):
+            if running and (not due or len(running) >= room):
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             elif due:
                 await self.sleep(min(_PATIENCE_SECONDS, due[0][0] - now))
