@@ -224,7 +224,7 @@ def test_few_open_files_make_it_slower_not_wrong(site: str, tmp_path: Path) -> N
     targets.write_text("".join(f"{site}/200?{number}\n" for number in range(150)))
     words = [sys.executable, "-m", "cfscale", "probe", "--targets", str(targets), "-o", "json", "--timeout", "10s"]
     done = subprocess.run(
-        ["bash", "-c", 'ulimit -n 24; exec "$@"', "-", *words], capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-c", 'ulimit -n 16; exec "$@"', "-", *words], capture_output=True, text=True, check=False, timeout=120
     )
 
     assert "unknown" not in {result["state"] for result in json.loads(done.stdout)["results"]}
