@@ -92,7 +92,7 @@ def deployed(deployment: "Deployment", timeout_seconds: float | None = None) -> 
             raise UnavailableError(
                 f"nothing of {deployment.plan.name} runs on engine {deployment.engine.name}: start it with 'cfscale up'"
             )
-        everything = deployment.engine.name == "compose"
+        everything = deployment.rendered
         targets = plan_targets(deployment.plan, replicas, _store_secrets(deployment), all_services=everything)
         return timed(targets, timeout_seconds)
 
