@@ -132,8 +132,8 @@ def curl(port: int, count: int) -> list[float]:
     if program is None:
         print("curl is not installed: no C client to compare with")
         return []
-    urls = [f"http://{host}:{port}/" for host in hosts(count)]
-    argv = [program, "-s", "-o", "/dev/null", "--no-keepalive", "--rate", "100/s", "-w", "%{time_total}\n", *urls]
+    urls = [word for host in hosts(count) for word in ("-o", "/dev/null", f"http://{host}:{port}/")]
+    argv = [program, "-s", "--no-keepalive", "--rate", "100/s", "-w", "%{time_total}\n", *urls]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     return sorted(float(line) for line in done.stdout.split())
 

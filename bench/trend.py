@@ -12,6 +12,7 @@ import sys
 from math import cos, exp, log, pi, sin, sqrt
 from statistics import median
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.trend import Outlook, Tuning
 
 LIMIT = 1.0
@@ -73,10 +74,11 @@ def run(number: int, base: float, days: int, tuning: Tuning) -> tuple[int, float
 def main() -> None:
     targets = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     days = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    tuning = Tuning.of(load_catalogue().rules)
     print(f"{targets} targets, {days} days each, a leak within {LEAK // 60} min to {LIMIT:g} s on the last day")
     print(f"{'base':>8}{'headroom':>10}{'false/day':>11}{'found':>9}{'lead min':>10}{'refused':>9}")
     for base in (0.05, 0.2, 0.35):
-        found = [run(number, base, days, Tuning()) for number in range(targets)]
+        found = [run(number, base, days, tuning) for number in range(targets)]
         leads = [lead for _, lead, _ in found if lead is not None]
         quiet = targets * (days - 0.5)
         print(

@@ -142,7 +142,7 @@ def _most_workers() -> int:
     if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(_MOST_WORKERS, soft - min(_SPARE_FILES, soft // 2)))
+    return max(1, min(_MOST_WORKERS, soft - min(_SPARE_FILES, soft * 3 // 4)))
 
 
 def loop_factory(count: int) -> "Callable[[], AbstractEventLoop] | None":

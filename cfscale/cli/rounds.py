@@ -143,12 +143,15 @@ def _require_time(request: "Request", pace: Pace) -> None:
 
 def _rounds(request: "Request", pace: Pace) -> "Iterator[tuple[Report, dict[str, Usage]]]":
     """The rounds of a watch as they are published, with the usage of replicas by the names of their targets."""
+    from cfscale.adapters.assets import load_catalogue
     from cfscale.cli.probing import loop_factory, survey
+    from cfscale.core.trend import Tuning
     from cfscale.runtime.foresight import Depth, Foresight
     from cfscale.runtime.probing import watch
 
     first = tuple(request.source())
-    asking, foresight, told = survey(request.policy, first), Foresight(request.depth), set[str]()
+    asking, told = survey(request.policy, first), set[str]()
+    foresight = Foresight(request.depth, Tuning.of(load_catalogue().rules))
     current: list[tuple[Target, ...]] = []
 
     def look() -> tuple[Target, ...]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import median
 
+from cfscale.core.tier import Rules
+
 MINUTE_SECONDS = 60.0
 DAY_MINUTES = 1440
 
@@ -22,14 +24,34 @@ class Tuning:
 
     ``z`` is how sure the trend must be (standard deviations of Mann-Kendall's statistic), ``horizon`` how soon the limit
     must be crossed, ``in_a_row`` for how many minutes all of it must hold. ``headroom``: limit over usual latency.
+    ``restarts`` within ``restart_seconds`` are borne; ``exhaustion_seconds`` is how far memory and disks are foreseen.
     """
 
-    window: int = 30
-    z: float = 4.0
-    horizon: int = 60
-    in_a_row: int = 3
-    headroom: float = 4.0
-    grown_ratio: float = 1.5
+    window: int
+    z: float
+    horizon: int
+    in_a_row: int
+    headroom: float
+    grown_ratio: float
+    restarts: int
+    restart_seconds: int
+    exhaustion_seconds: int
+
+    @classmethod
+    def of(cls, rules: Rules) -> "Tuning":
+        """What the catalogue says."""
+        trend = "probing.trend"
+        return cls(
+            window=rules.leaf(f"{trend}.window").seconds // 60,
+            z=float(rules.leaf(f"{trend}.z").exact),
+            horizon=rules.leaf(f"{trend}.horizon").seconds // 60,
+            in_a_row=rules.leaf(f"{trend}.in_a_row").seconds // 60,
+            headroom=rules.leaf(f"{trend}.headroom").ratio,
+            grown_ratio=rules.leaf(f"{trend}.grown").ratio,
+            restarts=int(rules.leaf("probing.restarts.most").exact),
+            restart_seconds=rules.leaf("probing.restarts.window").seconds,
+            exhaustion_seconds=rules.leaf("probing.exhaustion").seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +109,8 @@ class Outlook:
 
     __slots__ = ("_cycle", "_limit", "_medians", "_minute", "_now", "_streak", "_tuning")
 
-    def __init__(self, limit_seconds: float, tuning: Tuning | None = None) -> None:
-        self._limit, self._tuning = log(limit_seconds), tuning or Tuning()
+    def __init__(self, limit_seconds: float, tuning: Tuning) -> None:
+        self._limit, self._tuning = log(limit_seconds), tuning
         self._medians: list[tuple[int, float]] = []
         self._cycle: dict[int, float] = {}
         self._now: list[float] = []

@@ -15,11 +15,9 @@ from msgspec.structs import replace
 
 from cfscale.core.health import Report, Result, State, Target, report
 from cfscale.core.samples import Usage
-from cfscale.core.trend import Outlook, Prediction, exhausted, restarting
+from cfscale.core.trend import Outlook, Prediction, Tuning, exhausted, restarting
 
 _POINTS = 120
-_HORIZON_SECONDS = 24 * 3600.0
-_RESTART_WINDOW_SECONDS, _RESTARTS = 600.0, 2
 
 
 class Depth(IntEnum):
@@ -35,6 +33,7 @@ class Foresight:
     """Remembers rounds, one after the other; ``refusals`` says of which targets nothing is predicted, and why."""
 
     depth: Depth
+    tuning: Tuning
     refusals: dict[str, str] = field(default_factory=dict)
     _outlooks: dict[str, Outlook] = field(default_factory=dict)
     _restarts: dict[str, deque[tuple[float, int]]] = field(default_factory=dict)
@@ -71,14 +70,14 @@ class Foresight:
             return ""
         seen = self._restarts.setdefault(target.name, deque(maxlen=_POINTS))
         seen.append((at, target.replica.restarts))
-        return restarting(seen, _RESTART_WINDOW_SECONDS, _RESTARTS)
+        return restarting(seen, self.tuning.restart_seconds, self.tuning.restarts)
 
     def _latency(self, result: Result, target: Target, at: float) -> Prediction | None:
         if result.latency_seconds is None or result.state not in (State.UP, State.DEGRADED):
             return self._latest.get(target.name)
         outlook = self._outlooks.get(target.name)
         if outlook is None:
-            outlook = self._outlooks[target.name] = Outlook(target.health.timeout_seconds)
+            outlook = self._outlooks[target.name] = Outlook(target.health.timeout_seconds, self.tuning)
         if outlook.add(at, result.latency_seconds):
             self.refusals[target.name] = outlook.refusal
             found = outlook.predict()
@@ -102,7 +101,7 @@ class Foresight:
     def _full(self, name: str, what: str, point: tuple[float, float], limit: float) -> Prediction | None:
         seen = self._used.setdefault((name, what), deque(maxlen=_POINTS))
         seen.append(point)
-        return exhausted(what, tuple(seen), limit, _HORIZON_SECONDS)
+        return exhausted(what, tuple(seen), limit, self.tuning.exhaustion_seconds)
 
     def _forget(self, names: Iterable[str]) -> None:
         """Drop what is known of targets that have gone."""

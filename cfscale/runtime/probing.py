@@ -36,7 +36,7 @@ from cfscale.runtime.act import Clock
 
 WORKERS = 100
 NAMED_WORKERS = 400
-_WIDEN_SECONDS = 0.25
+_WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.025
 CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
@@ -142,7 +142,7 @@ class Survey:
         last = self.clock.monotonic() + seconds - slowest
         width = max(0.0, seconds - slowest - (fall - 1) * (self.confirm_seconds or 0.0))
         begun = self.clock.monotonic()
-        due = [(begun + place(target.name, turn) * width, number) for number, target in enumerate(asked)]
+        due = [(begun + _grid(place(target.name, turn) * width), number) for number, target in enumerate(asked)]
         await self._paced(asked, tracks, due, last)
         return self._ended(targets, tracks, previous)
 
@@ -181,6 +181,7 @@ class Survey:
     ) -> None:
         """Ask each target when it is due, and again soon while it is in doubt, but not after ``last``."""
         heapify(due)
+        room = max(self.workers, self.most)
         running: set[asyncio.Task[None]] = set()
 
         async def one(number: int) -> None:
@@ -192,11 +193,11 @@ class Survey:
 
         while due or running:
             now = self.clock.monotonic()
-            while due and due[0][0] <= now and len(running) < self.workers:
+            while due and due[0][0] <= now and len(running) < room:
                 task = asyncio.create_task(one(heappop(due)[1]))
                 running.add(task)
                 task.add_done_callback(running.discard)
-            if running and (not due or len(running) >= self.workers):
+            if running and (not due or len(running) >= room):
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             elif due:
                 await self.sleep(min(_PATIENCE_SECONDS, due[0][0] - now))
@@ -205,6 +206,11 @@ class Survey:
         if fixed is not None:
             return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
         return result(target, tracks[target.name], self.clock.now())
+
+
+def _grid(seconds: float) -> float:
+    """Neighbours of a large fleet share their turn: waking up for each costs more than asking."""
+    return seconds // _GRID_SECONDS * _GRID_SECONDS
 
 
 class _Lane:

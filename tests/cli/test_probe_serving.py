@@ -216,3 +216,15 @@ def test_a_sparkline_spans_its_values() -> None:
     assert sparkline(deque([0.1, None, 0.8, 0.45])) == "▁ █▄"
     assert sparkline(deque([0.2, 0.2])) == "▁▁"
     assert sparkline(deque()) == ""
+
+
+@pytest.mark.process
+def test_few_open_files_make_it_slower_not_wrong(site: str, tmp_path: Path) -> None:
+    targets = tmp_path / "targets.txt"
+    targets.write_text("".join(f"{site}/200?{number}\n" for number in range(150)))
+    words = [sys.executable, "-m", "cfscale", "probe", "--targets", str(targets), "-o", "json", "--timeout", "10s"]
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -n 16; exec "$@"', "-", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+
+    assert "unknown" not in {result["state"] for result in json.loads(done.stdout)["results"]}

@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfscale.core.trend import Outlook, Prediction, exhausted, restarting, slope
+from cfscale.adapters.assets import load_catalogue
+from cfscale.core.trend import Outlook, Prediction, Tuning, exhausted, restarting, slope
 
+TUNING = Tuning.of(load_catalogue().rules)
 VALUES = st.lists(st.floats(-10, 10, allow_nan=False), min_size=5, max_size=40)
 
 
@@ -24,7 +26,7 @@ def growing(minutes: int, start: float = 0.02, rate: float = 0.03) -> list[float
 
 
 def test_a_leak_is_found_before_it_reaches_the_limit() -> None:
-    outlook = Outlook(1.0)
+    outlook = Outlook(1.0, TUNING)
     found = [one for one in told(outlook, [0.02] * 40 + growing(110)) if one]
 
     assert found
@@ -35,15 +37,15 @@ def test_a_leak_is_found_before_it_reaches_the_limit() -> None:
 
 @pytest.mark.parametrize("flat", [[0.05] * 200, [0.05, 0.06] * 100, [0.05 - 0.0001 * n for n in range(200)]])
 def test_nothing_is_predicted_where_nothing_grows(flat: list[float]) -> None:
-    assert not any(told(Outlook(1.0), flat))
+    assert not any(told(Outlook(1.0, TUNING), flat))
 
 
 def test_spikes_are_no_trend() -> None:
-    assert not any(told(Outlook(1.0), [0.9 if minute % 17 == 0 else 0.05 for minute in range(300)]))
+    assert not any(told(Outlook(1.0, TUNING), [0.9 if minute % 17 == 0 else 0.05 for minute in range(300)]))
 
 
 def test_too_little_headroom_is_refused_and_said() -> None:
-    outlook = Outlook(1.0)
+    outlook = Outlook(1.0, TUNING)
     told(outlook, [0.4] * 60)
 
     assert outlook.refusal == "the usual latency of 400 ms is too near the limit of 1 s to tell a trend from noise"
@@ -51,7 +53,7 @@ def test_too_little_headroom_is_refused_and_said() -> None:
 
 
 def test_the_first_half_hour_predicts_nothing() -> None:
-    outlook = Outlook(1.0)
+    outlook = Outlook(1.0, TUNING)
     told(outlook, [0.05] * 10)
 
     assert outlook.refusal == "9 of 30 minutes seen"

@@ -3,14 +3,17 @@ from dataclasses import replace
 
 import pytest
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.health import Report, Result, State, Target, report
 from cfscale.core.plan import Health, HealthKind
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
+from cfscale.core.trend import Tuning
 from cfscale.runtime.foresight import Depth, Foresight
 from cfscale.runtime.probing import Round
 from cfscale.runtime.readiness import ProbedEngine, judged
 from tests.runtime.test_probing import World
 
+TUNING = Tuning.of(load_catalogue().rules)
 HEALTH = Health(HealthKind.HTTP, timeout_seconds=2.0)
 REPLICA = Replica("id", "web-1", "web", ReplicaState.READY, 0.0, "127.0.0.1:80")
 TARGET = Target("web-1", "127.0.0.1", 80, HEALTH, "web", replica=REPLICA)
@@ -25,7 +28,7 @@ def usage(memory: int) -> Usage:
 
 
 def watched(depth: Depth, memories: Sequence[int], state: State = State.UP) -> list[Result]:
-    foresight = Foresight(depth)
+    foresight = Foresight(depth, TUNING)
     return [
         foresight.look(found(state), [TARGET], [usage(memory)], number * 10.0).results[0]
         for number, memory in enumerate(memories)
@@ -51,7 +54,7 @@ def test_a_prediction_never_changes_another_verdict(state: State) -> None:
 
 
 def test_a_replica_that_starts_again_and_again_is_degraded() -> None:
-    foresight = Foresight(Depth.COMPREHENSIVE)
+    foresight = Foresight(Depth.COMPREHENSIVE, TUNING)
     for number in range(5):
         target = replace(TARGET, replica=replace(REPLICA, restarts=number))
         last = foresight.look(found(), [target], [], number * 10.0).results[0]
@@ -60,7 +63,7 @@ def test_a_replica_that_starts_again_and_again_is_degraded() -> None:
 
 
 def test_what_has_gone_is_forgotten() -> None:
-    foresight = Foresight(Depth.PREDICTIVE)
+    foresight = Foresight(Depth.PREDICTIVE, TUNING)
     for number in range(6):
         foresight.look(found(), [TARGET], [usage(400 + 50 * number)], number * 10.0)
     foresight.look(report([]), [], [], 100.0)

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -171,15 +171,12 @@ def test_a_watch_asks_each_target_in_its_own_place() -> None:
 
 
 def test_while_the_engine_does_not_answer_nothing_can_be_told() -> None:
-    answers: Iterator[Sequence[Target] | Exception] = iter(
-        [[target("a")], UnavailableError("the engine is gone"), [target("a")]]
-    )
+    there = iter([True, False, True])
 
     def look() -> Sequence[Target]:
-        found = next(answers)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        if not next(there):
+            raise UnavailableError("the engine is gone")
+        return [target("a")]
 
     found = reports(watch(World().survey(), look, interval_seconds=10.0, seconds=30.0))
 

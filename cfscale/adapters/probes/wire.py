@@ -23,6 +23,7 @@ READ_BYTES = 64 * 1024
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 T = TypeVar("T")
 _NO_LINGER = struct.pack("ii", 1, 0)
+_NO_FILES, _FILES_SECONDS = (errno.EMFILE, errno.ENFILE), 0.02
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
@@ -54,13 +55,23 @@ class Wire:
 
     async def connect(self, family: int, address: object, until: float) -> None:
         """Connect by ``until``, which may be earlier than the deadline."""
-        self._socket = connecting = socket.socket(family, _STREAM)
+        self._socket = connecting = await self._opened(family)
         code = connecting.connect_ex(address)  # type: ignore[arg-type]
         if code in _IN_PROGRESS:
             await self._connected(connecting, until)
         elif code:
             raise OSError(code, os.strerror(code))
         self.marks.connected = monotonic()
+
+    async def _opened(self, family: int) -> socket.socket:
+        """A socket, as soon as other questions have left files for it."""
+        while True:
+            try:
+                return socket.socket(family, _STREAM)
+            except OSError as error:
+                if error.errno not in _NO_FILES or monotonic() >= self.deadline:
+                    raise
+            await asyncio.sleep(_FILES_SECONDS)
 
     async def _connected(self, connecting: socket.socket, until: float) -> None:
         try:
