@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 _SECONDS = 60.0
+_MOUNT = "/etc/cfscale"  # where the containers have it: a file may name another
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ def _run(checker: _Checker, out: Path, images: Mapping[str, str]) -> Checked:
     image = images.get(program)
     if program == "docker" or image is None or not _there(image):
         return _run_here(checker, program, path)
-    target = f"/check/{path.name}"
+    target = f"{_MOUNT}/{path.name}"
     words = [target if word == "FILE" else word for word in checker.command[1:]]
-    mount = f"type=bind,source={path.parent},target=/check,readonly"
+    mount = f"type=bind,source={path.parent},target={_MOUNT},readonly"
     sandbox = ("docker", "run", "--rm", "--network", "none", "--mount", mount, "--entrypoint", program)
     return _verdict(checker, [*sandbox, image, *words])
 

@@ -79,7 +79,7 @@ def _checked(plan: DeploymentPlan, out: Path) -> int:
     from cfscale.adapters.configcheck import run_checkers
 
     balancer = plan.find("loadbalancer")
-    images = {} if balancer is None else {"haproxy": balancer.image}
+    images = {} if balancer is None else {"haproxy": balancer.image, "promtool": plan.settings.monitoring.image}
     refused = 0
     for item in run_checkers(out, images):
         console.note(f"{item.checker}: {item.verdict}" + (f": {item.reason}" if item.reason else ""))

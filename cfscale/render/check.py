@@ -23,7 +23,7 @@ _TOP_KEYS = frozenset({
 _SERVICE_KEYS = frozenset({
     "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "hostname",
     "image", "init",
-    "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt", "shm_size",
+    "labels", "logging", "networks", "ports", "profiles", "pull_policy", "read_only", "restart", "secrets", "security_opt", "shm_size",
     "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
 })
 # fmt: on
@@ -38,6 +38,7 @@ _UNITS: Mapping[str, Callable[[str], float]] = {
     "stop_grace_period": parse_duration,
 }
 _MILLISECOND = 0.001
+_SMALLEST = "single-user"  # it brings nothing that collects metrics
 
 
 def compare(plan: DeploymentPlan, files: Mapping[str, str]) -> None:
@@ -114,8 +115,10 @@ def _expected_services(plan: DeploymentPlan) -> dict[str, dict[str, object]]:
     for service in plan.services:
         for name in service.names:
             found[name] = _facts(service, 1 if service.members else service.replicas)
-    # a job that ends is no service of the plan
-    return {**found, "memory-form": {}} if plan.find("memory") else found
+    # neither a job that ends nor what starts only when it is asked for is a service of the plan
+    beside = {"memory-form": "memory", "prometheus": "loadbalancer"}
+    beside.pop("prometheus" if plan.tier == _SMALLEST else "", None)
+    return {**found, **{name: {} for name, service in beside.items() if plan.find(service)}}
 
 
 def _facts(service: Service, replicas: int) -> dict[str, object]:

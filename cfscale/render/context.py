@@ -18,6 +18,7 @@ from cfscale.render.families import START_ALLOWANCE_SECONDS, family_of, health_c
 from cfscale.render.platform import platform_env
 
 CONFIG = "/etc/cfscale"
+METRICS = ("prometheus.yml", "alerts.yml")
 DATABASE_SECRETS = (
     "database_password",
     "database_admin_password",
@@ -104,6 +105,10 @@ def project(plan: DeploymentPlan) -> dict[str, object]:
         # a service without a check can never be healthy
         "ready": {name: _ready(container) for found in members.values() for name, container in _named(found)},
         "waits": tuple(_waits(first)),
+        "monitoring": {
+            "image": plan.settings.monitoring.image,
+            "retention": f"--storage.tsdb.retention.time={plan.settings.metrics_retention_seconds}s",
+        },
     }
 
 

@@ -30,7 +30,7 @@ _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
 _AGENTS = {"single-user": (2, 4), "team": (10, 12), "department": (20, 40), "enterprise": (60, 110)}
 LIMITS = Limits(75, 25, 75, 4000, 1024)
 GATES = Gates(6379, 6380, 5000, 5001)
-MONITORING = Monitoring(10, 80, 85, 90, 95)
+MONITORING = Monitoring(10, "prom/prometheus:v2.53.3")
 
 
 def settings_of(strategy: str, failover: str | None, log_level: str, sizes: tuple[int, ...]) -> Settings:
