@@ -6,8 +6,6 @@ from dataclasses import replace
 from cfscale.core.plan import (
     PLAN_SCHEMA,
     Amounts,
-    Band,
-    Damping,
     Database,
     Demand,
     DeploymentPlan,
@@ -18,12 +16,11 @@ from cfscale.core.plan import (
     Memory,
     Monitoring,
     Nodes,
-    Safety,
-    Scaling,
     Service,
     Settings,
 )
 from cfscale.core.units import GIB, MIB
+from tests.fake_service import SCALING
 
 TIERS = ("single-user", "team", "department", "enterprise")
 _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
@@ -65,11 +62,6 @@ _SETTINGS = {
     ),
     "enterprise": settings_of("intelligent_routing", "global", "error", (28_800, 8 * GIB, 31_536_000, 5, 20_000)),
 }
-_DAMPING = Damping(0.0, 30.0, 100, 4)
-_SAFETY = Safety(3, 0.7, 0.5, 5, 3, 600.0)
-_SCALING = Scaling(
-    10.0, ("resource",), 0.1, _DAMPING, _DAMPING, Band(0.8, 0.3), Band(0.85, 0.4), Band(0.9, 0.5), 0.95, _SAFETY
-)
 
 
 def plan_for(tier: str) -> DeploymentPlan:
@@ -91,7 +83,7 @@ def plan_for(tier: str) -> DeploymentPlan:
         nodes=Nodes(copies, 4000, 8 * GIB),
         services=tuple(_services(tier, copies)),
         settings=_SETTINGS[tier],
-        scaling=_SCALING,
+        scaling=SCALING,
         ledger=(),
         conflicts=(),
         warnings=(),
