@@ -145,8 +145,8 @@ def _patroni(plan: DeploymentPlan, text: str) -> Found:
 
 def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
     database, service = plan.settings.database, plan.service("pooler")
-    pairs = (tuple(line.split(" = ", 1)) for line in text.splitlines() if " = " in line and not line.startswith(";"))
-    rendered = dict(pairs)
+    pairs = (line.partition(" = ") for line in text.splitlines() if " = " in line and not line.startswith(";"))
+    rendered = {name: value for name, _, value in pairs}
     most = {"default_pool_size", "max_db_connections", "max_user_connections"}
     planned = {
         "listen_port": str(service.port),
