@@ -317,6 +317,12 @@ def _remove_empty(out: Path, folder: Path) -> None:
         folder = folder.parent
 
 
+def ensure_env_files(out: Path, names: Iterable[str]) -> None:
+    """Create the files for the operator's own variables where they are missing, empty, for their owner only."""
+    for name in names:
+        _create(out / SECRETS / name, "", 0o600)
+
+
 def ensure_secrets(out: Path, names: Iterable[str] = ("queue_password", "queue_auth.conf")) -> None:
     """Create the secrets of a deployment where they are missing; what exists is never rewritten.
 
@@ -368,6 +374,6 @@ def _derive(path: Path, of: str, password: str) -> None:
         )
 
 
-def _create(path: Path, text: str) -> None:
+def _create(path: Path, text: str, mode: int = 0o444) -> None:
     if not os.path.lexists(path):
-        write_atomic(path, text, 0o444)
+        write_atomic(path, text, mode)

@@ -19,13 +19,14 @@ from cfscale.cli.options import (
     load_plan,
 )
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
-TARGETS = ("compose",)
+TARGETS = ("compose", "swarm")
 
 
 def render(
-    target: Annotated[str, typer.Option("--target", metavar="compose", help="What to write manifests for.")],
+    target: Annotated[str, typer.Option("--target", metavar="compose|swarm", help="What to write manifests for.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory that holds nothing but what cfscale renders.")
     ],
@@ -48,11 +49,14 @@ def render(
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
-    What the target cannot carry is listed on stderr, and what each component's own checker says of its file.
+    What the target cannot carry is listed on stderr, what is left for you to do, and what each component's own checker
+    says of its file.
 
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
     cfscale render acme.yaml --target compose --out deploy --check
+
+    cfscale render acme.yaml --target swarm --out stack
     """
     if target not in TARGETS:
         raise InputError(f"--target '{target}': this version renders {', '.join(TARGETS)}")
@@ -61,17 +65,9 @@ def render(
         return _compare(plan, target, out, show=diff)
     for name in write_manifests(plan, target, out, force=force):
         console.note(f"wrote {out / name}")
-    for line in _remarks(plan, target):
+    for line in _remarks(plan, target, out):
         console.note(line)
     return _checked(plan, out)
-
-
-def _remarks(plan: DeploymentPlan, target: str) -> Iterator[str]:
-    """What the target cannot carry of what is promised."""
-    if target == "compose":
-        from cfscale.core.composeloss import losses
-
-        yield from (loss.line() for loss in losses(plan))
 
 
 def _checked(plan: DeploymentPlan, out: Path) -> int:
@@ -87,26 +83,59 @@ def _checked(plan: DeploymentPlan, out: Path) -> int:
     return 1 if refused else 0
 
 
+def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
+    """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
+    if target == "compose":
+        from cfscale.core import composeloss
+
+        yield from (loss.line() for loss in composeloss.losses(plan))
+        return
+    from cfscale.core.swarm import HERE, keepers, losses, pin_label
+    from cfscale.core.tier import pool_kind
+
+    yield from (loss.line() for loss in losses(plan))
+    for image, folder in {item.image: pool_kind(item.name) for item in plan.services if item.build}.items():
+        yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
+    for name in keepers(plan):
+        yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
+
+
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
     """Path to text of every file, and the text of the lock file."""
     from cfscale.adapters.assets import load_templates
-    from cfscale.render.compose import render as render_compose
+    from cfscale.render import compose, swarm
     from cfscale.render.lock import lock_document
 
     templates = load_templates()
-    files = render_compose(plan, templates)
+    if target == "swarm":
+        plan = carried(plan)
+    files = (swarm if target == "swarm" else compose).render(plan, templates)
     return files, lock_document(plan, target, files, templates)
 
 
 def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
     """Render a plan into a directory, secrets included, and return what was written; raises RefusedError."""
-    from cfscale.adapters.files import ensure_secrets, write_tree
+    from cfscale.adapters.files import ensure_env_files, ensure_secrets, write_tree
     from cfscale.render.context import secret_files
 
     files, lock_text = rendered(plan, target)
+    env_files = _env_files(plan) if target == "swarm" else ()
+    if target == "swarm":
+        from cfscale.adapters.checkers import check_stack
+
+        if remark := check_stack(files, env_files):
+            console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
     ensure_secrets(out, secret_files(plan))
+    ensure_env_files(out, env_files)
     return written
+
+
+def _env_files(plan: DeploymentPlan) -> tuple[str, ...]:
+    """What docker stack reads and must find, if empty: the operator's own variables."""
+    from cfscale.render.context import env_file
+
+    return tuple(name for service in plan.services if (name := env_file(service)) is not None)
 
 
 def _compare(plan: DeploymentPlan, target: str, out: Path, *, show: bool) -> int:

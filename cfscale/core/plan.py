@@ -382,6 +382,11 @@ class DeploymentPlan:
     agent_class: str = "process"
     cost: Cost | None = None
 
+    @property
+    def parts(self) -> dict[str, Service]:
+        """Every name under which something runs, and the service that it is of: a member has a name of its own."""
+        return {name: service for service in self.services for name in service.names}
+
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""
         found = self.find(name)

@@ -12,21 +12,11 @@ from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import ActionError, InputError
 from cfscale.render import components
+from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
 
 _SHOWN = 3
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# fmt: off
-_TOP_KEYS = frozenset({
-    "configs", "name", "networks", "secrets", "services", "volumes", "x-common", "x-replace", "x-rollback", "x-update",
-})
-_SERVICE_KEYS = frozenset({
-    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "hostname",
-    "image", "init",
-    "labels", "logging", "networks", "ports", "profiles", "pull_policy", "read_only", "restart", "secrets", "security_opt", "shm_size",
-    "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
-})
-# fmt: on
 # components that find their configuration, or their own name, by their command
 _COMMANDED = frozenset({"queue", "memory", "cache", "sentinel", "etcd"})
 _UNITS: Mapping[str, Callable[[str], float]] = {
@@ -41,10 +31,10 @@ _MILLISECOND = 0.001
 _SMALLEST = "single-user"  # it brings nothing that collects metrics
 
 
-def compare(plan: DeploymentPlan, files: Mapping[str, str]) -> None:
+def compare(plan: DeploymentPlan, files: Mapping[str, str], dialect: Dialect = COMPOSE) -> None:
     """Raise ActionError where the rendered text says anything else than the plan; it names the first differences."""
-    found = [*_compose(plan, files["compose.yaml"])]
-    for where, planned, rendered in components.facts(plan, files):
+    found = [*_manifest(plan, files[dialect.manifest], dialect)]
+    for where, planned, rendered in components.facts(plan, files, dialect.peers):
         found += _differences(where, planned, rendered)
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
@@ -69,17 +59,19 @@ def _same(planned: object, rendered: object) -> bool:
     return type(planned) is type(rendered) and planned == rendered
 
 
-def _compose(plan: DeploymentPlan, text: str) -> Iterator[str]:
-    document, expected = _parsed(text), _expected_services(plan)
+def _manifest(plan: DeploymentPlan, text: str, dialect: Dialect) -> Iterator[str]:
+    document, expected = _parsed(text), _expected_services(plan, dialect)
     services = document.get("services")
     services = services if isinstance(services, dict) else {}
-    yield from _keys("compose.yaml", document, _TOP_KEYS)
+    yield from _keys(dialect.manifest, document, dialect.top_keys)
     yield from _differences(
-        "compose.yaml", {"name": plan.name, "services": sorted(expected)}, {**document, "services": sorted(services)}
+        dialect.manifest,
+        {dialect.name_key: plan.name, "services": sorted(expected)},
+        {**document, "services": sorted(services)},
     )
     for name, planned in expected.items():
         rendered = services.get(name, {})
-        yield from _keys(f"services.{name}", rendered, _SERVICE_KEYS)
+        yield from _keys(f"services.{name}", rendered, dialect.service_keys)
         yield from _differences(f"services.{name}", planned, {path: _at(rendered, path) for path in planned})
 
 
@@ -110,18 +102,23 @@ def _at(mapping: object, path: str) -> object:
         return value
 
 
-def _expected_services(plan: DeploymentPlan) -> dict[str, dict[str, object]]:
+def _expected_services(plan: DeploymentPlan, dialect: Dialect) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for service in plan.services:
         for name in service.names:
-            found[name] = _facts(service, 1 if service.members else service.replicas)
-    # neither a job that ends nor what starts only when it is asked for is a service of the plan
-    beside = {"memory-form": "memory", "prometheus": "loadbalancer"}
-    beside.pop("prometheus" if plan.tier == _SMALLEST else "", None)
-    return {**found, **{name: {} for name, service in beside.items() if plan.find(service)}}
+            found[name] = _facts(service, 1 if service.members else service.replicas, dialect)
+    return {**found, **{name: {} for name in _beside(plan, dialect)}}
 
 
-def _facts(service: Service, replicas: int) -> dict[str, object]:
+def _beside(plan: DeploymentPlan, dialect: Dialect) -> Iterator[str]:
+    """What is no service of the plan: a job that ends, and what starts only where it is asked for."""
+    if plan.find("memory"):
+        yield "memory-form"
+    if dialect is COMPOSE and plan.find("loadbalancer") and plan.tier != _SMALLEST:
+        yield "prometheus"
+
+
+def _facts(service: Service, replicas: int, dialect: Dialect) -> dict[str, object]:
     facts: dict[str, object] = {
         "image": _literal(service.image),
         "deploy.replicas": replicas,
@@ -130,17 +127,17 @@ def _facts(service: Service, replicas: int) -> dict[str, object]:
         "deploy.resources.reservations.cpus": service.cpu_request_millicores,
         "deploy.resources.reservations.memory": service.memory_request_bytes,
         "stop_grace_period": float(service.stop_grace_seconds),
-        "ports": _ports(service),
+        "ports": dialect.ports(service),
     }
     if service.command or service.name not in _COMMANDED:
         facts["command"] = [_literal(argument) for argument in service.command] or None
     facts.update({f"environment.{name}": _literal(value) for name, value in service.env.items()})
-    return {**facts, **_health_facts(service)}
+    return {**facts, **_health_facts(service, dialect)}
 
 
-def _health_facts(service: Service) -> dict[str, object]:
+def _health_facts(service: Service, dialect: Dialect) -> dict[str, object]:
     """The health numbers, where this image can be asked at all."""
-    if health_command(service) is None:
+    if health_command(service) is None or service.name in dialect.unchecked:
         return {"healthcheck": None}
     health = service.health
     return {
@@ -149,13 +146,6 @@ def _health_facts(service: Service) -> dict[str, object]:
         "healthcheck.retries": health.fall,
         "healthcheck.start_period": float(health.start_period_seconds),
     }
-
-
-def _ports(service: Service) -> list[dict[str, object]] | None:
-    if service.publish is None:
-        return None
-    host, _, published = service.publish.rpartition(":")
-    return [{"host_ip": host.strip("[]"), "published": published, "target": service.port, "protocol": "tcp"}]
 
 
 def _literal(value: str) -> str:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import yaml
 
@@ -12,9 +13,14 @@ Found = Iterator[tuple[str, Mapping[str, object], Mapping[str, object]]]
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def facts(plan: DeploymentPlan, files: Mapping[str, str]) -> Found:
-    """Where, what the plan says, what the file says: for every configuration file there is."""
-    for path, (service, read) in _READERS.items():
+def facts(plan: DeploymentPlan, files: Mapping[str, str], peers: str = "") -> Found:
+    """Where, what the plan says, what the file says: for every configuration file there is.
+
+    ``peers`` stands before a service's name where the balancer means all of its replicas.
+    """
+    haproxy: Reader = partial(_haproxy, peers=peers)
+    readers = {**_READERS, "config/haproxy.cfg": ("loadbalancer", haproxy)}
+    for path, (service, read) in readers.items():
         planned = plan.find(service) is not None
         if planned != (path in files):
             yield path, {"rendered": planned}, {"rendered": path in files}
@@ -22,7 +28,7 @@ def facts(plan: DeploymentPlan, files: Mapping[str, str]) -> Found:
             yield from read(plan, files[path])
 
 
-def _haproxy(plan: DeploymentPlan, text: str) -> Found:
+def _haproxy(plan: DeploymentPlan, text: str, peers: str) -> Found:
     sections = _sections(text)
     public = sections.get("frontend public", [])
     smallest = next((words[-1] for words in public if words[:2] == ["compression", "minsize-res"]), None)
@@ -33,7 +39,7 @@ def _haproxy(plan: DeploymentPlan, text: str) -> Found:
             yield where, {prefix: service.name}, {prefix: _leads_to(public, prefix)}
         backends = [name for name in sections if name.split(".")[0] == f"backend {service.name}"]
         for name in backends if service.routes else ():
-            yield where, _backend_facts(service), _backend_rendered(sections[name])
+            yield where, _backend_facts(service, peers), _backend_rendered(sections[name])
     yield from _gates(plan, sections)
 
 
@@ -75,12 +81,12 @@ def _leads_to(lines: Sequence[Sequence[str]], path: str) -> str | None:
     return next((words[1] for words in lines if words[0] == "default_backend"), None)
 
 
-def _backend_facts(service: Service) -> dict[str, object]:
+def _backend_facts(service: Service, peers: str) -> dict[str, object]:
     health = service.health
     web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
     return {
         "slots": str(service.max_replicas),
-        "address": f"{service.name}:{service.port}",
+        "address": f"{peers}{service.name}:{service.port}",
         "fall": str(health.fall),
         "rise": str(health.rise),
         "uri": health.path if web else None,
@@ -146,7 +152,7 @@ def _patroni(plan: DeploymentPlan, text: str) -> Found:
 def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
     database, service = plan.settings.database, plan.service("pooler")
     pairs = (line.partition(" = ") for line in text.splitlines() if " = " in line and not line.startswith(";"))
-    rendered = {name: value for name, _, value in pairs}
+    rendered = {key: value for key, _, value in pairs}
     most = {"default_pool_size", "max_db_connections", "max_user_connections"}
     planned = {
         "listen_port": str(service.port),
@@ -159,7 +165,6 @@ def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
 
 Reader = Callable[[DeploymentPlan, str], Found]
 _READERS: Mapping[str, tuple[str, Reader]] = {
-    "config/haproxy.cfg": ("loadbalancer", _haproxy),
     "config/valkey.conf": ("queue", _store("queue", _queue)),
     "config/memory.conf": ("memory", _store("memory", _memory)),
     "config/cache.conf": ("cache", _store("cache", _cache)),

@@ -2,7 +2,7 @@
 
     configs ─▶ config/* ─▶ compose.yaml (carries their digests) ─▶ check ─▶ files
 
-One cell is one project. The text depends on nothing but the arguments; what ``check`` finds different from the plan
+One cell is one project. Another dialect gives the same files with another manifest. The text depends on nothing but the arguments; what ``check`` finds different from the plan
 is never returned.
 """
 
@@ -14,26 +14,29 @@ from cfscale.core.tier import pool_kind
 from cfscale.errors import ActionError, InputError
 from cfscale.render import check, context
 from cfscale.render.configs import configs
+from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.engine import Engine
 
 
-def render(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
+def render(plan: DeploymentPlan, templates: Mapping[str, str], dialect: Dialect = COMPOSE) -> dict[str, str]:
     """Text of every file by its relative path; raises InputError for a value that cannot be rendered.
 
     ActionError means that a template is broken: unknown name, unquoted value, or a file that differs from the plan.
     """
-    template = f"compose/{plan.tier}.yaml.j2"
+    template = f"{dialect.name}/{plan.tier}.yaml.j2"
     if template not in templates:
-        raise InputError(f"tier {plan.tier!a} has no compose template: {_tiers(templates)}")
-    engine = Engine(templates)
-    files = {path: engine.render(name, values) for path, (name, values) in configs(plan).items()}
-    files = {"compose.yaml": engine.render(template, {**context.project(plan), **_mounts(plan, files)}), **files}
-    check.compare(plan, files)
+        raise InputError(f"tier {plan.tier!a} has no {dialect.name} template: {_tiers(templates, dialect.name)}")
+    engine, peers = Engine(templates), {"peers": dialect.peers}
+    files = {path: engine.render(name, {**values, **peers}) for path, (name, values) in configs(plan).items()}
+    manifest = engine.render(template, {**context.project(plan), **_mounts(plan, files)})
+    files = {dialect.manifest: manifest, **files}
+    check.compare(plan, files, dialect)
     return {**files, **_images(plan, templates)}
 
 
-def _tiers(templates: Mapping[str, str]) -> str:
-    names = [path.removeprefix("compose/").removesuffix(".yaml.j2") for path in templates if path.count("/") == 1]
+def _tiers(templates: Mapping[str, str], folder: str) -> str:
+    own = [path.removeprefix(f"{folder}/") for path in templates if path.startswith(f"{folder}/")]
+    names = [path.removesuffix(".yaml.j2") for path in own]
     return "there is one for " + ", ".join(sorted(name for name in names if "/" not in name and name != "base"))
 
 
@@ -42,7 +45,8 @@ def _mounts(plan: DeploymentPlan, files: Mapping[str, str]) -> dict[str, object]
     mounts = {service.name: context.config_files(service) for service in plan.services}
     mounts["prometheus"] = tuple(name for name in context.METRICS if f"config/{name}" in files)
     digests = {name: _digest("".join(files[f"config/{path}"] for path in paths)) for name, paths in mounts.items()}
-    return {"mounts": mounts, "digests": digests, "configs": [path.removeprefix("config/") for path in files]}
+    contents = {path.removeprefix("config/"): _digest(text) for path, text in files.items()}
+    return {"mounts": mounts, "digests": digests, "configs": list(contents), "contents": contents}
 
 
 def _digest(text: str) -> str:

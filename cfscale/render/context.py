@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.swarm import HERE, keepers, object_prefix, pin_label
 from cfscale.core.tier import AGENTS, pool_kind
 from cfscale.core.units import format_cpu, format_duration, format_size
 from cfscale.errors import InputError
@@ -48,6 +49,11 @@ class Port:
     host: str
     published: str
     target: int
+
+    @property
+    def first(self) -> int:
+        """The port, or the first of the range, as a number."""
+        return int(self.published.partition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +93,13 @@ class Container:
 
 
 def project(plan: DeploymentPlan) -> dict[str, object]:
-    """The names that the compose templates use; raises InputError for a value that Compose cannot carry."""
+    """The names that the templates of a manifest use; raises InputError for a value that cannot be carried."""
     members = {service.name: [_container(plan, service, name) for name in service.names] for service in plan.services}
     first = {name: found[0] for name, found in members.items()}
     return {
         "name": plan.name,
+        "short": object_prefix(plan),
+        "pins": {name: f"node.labels.{pin_label(plan, name)} == {HERE}" for name in keepers(plan)},
         "tier": plan.tier,
         "cells": plan.cells,
         "containers": first,
@@ -162,7 +170,7 @@ def config_files(service: Service) -> tuple[str, ...]:
 
 
 def _container(plan: DeploymentPlan, service: Service, name: str) -> Container:
-    ours = pool_kind(service.name) in _OURS
+    ours, own_file = pool_kind(service.name) in _OURS, env_file(service)
     return Container(
         name=name,
         service=service.name,
@@ -179,21 +187,26 @@ def _container(plan: DeploymentPlan, service: Service, name: str) -> Container:
         processes=plan.settings.limits.processes,
         build=f"./images/{pool_kind(service.name)}" if service.build else None,
         user=family_of(service).user,
-        command=service.command or _command(plan, service, name),
+        command=service.command or _command(service, name),
         environment=_environment(plan, service),
-        env_file=f"./secrets/{service.name}.env" if ours else None,
+        env_file=None if own_file is None else f"./secrets/{own_file}",
         health=_health(service),
         port=_port(service),
     )
 
 
-def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+def env_file(service: Service) -> str | None:
+    """The file with the operator's own variables for a service, beside the secrets; None where it takes none."""
+    return f"{service.name}.env" if pool_kind(service.name) in _OURS else None
+
+
+def _command(service: Service, name: str) -> tuple[str, ...]:
     """How a component finds its configuration, and a member its name; empty is the image's own."""
     server = f"{family_of(service).name}-server"
     if service.name == "queue" and service.replicas > 1:
         return ("sh", f"{CONFIG}/queue-start.sh", name)
     if service.name == "etcd":
-        return _etcd(plan, service, name)
+        return _etcd(service, name)
     commands = {
         "queue": (server, f"{CONFIG}/valkey.conf"),
         "cache": (server, f"{CONFIG}/cache.conf"),
@@ -203,7 +216,7 @@ def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ..
     return commands.get(service.name, ())
 
 
-def _etcd(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+def _etcd(service: Service, name: str) -> tuple[str, ...]:
     """Etcd takes its members from its arguments; all of them are known from the start."""
     peers = ",".join(f"{member}=http://{member}:{_ETCD_PEER}" for member in service.names)
     return (
@@ -215,7 +228,6 @@ def _etcd(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
         f"--listen-peer-urls=http://0.0.0.0:{_ETCD_PEER}",
         f"--initial-advertise-peer-urls=http://{name}:{_ETCD_PEER}",
         f"--initial-cluster={peers}",
-        f"--initial-cluster-token={plan.name}",
         "--auto-compaction-retention=1",
     )
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.adapters.process import ProcessEngine
 from cfscale.adapters.process.layout import Layout, wait_until_gone
 from cfscale.adapters.process.procfs import read_stat
@@ -23,7 +24,8 @@ from cfscale.core.plan import (
     Service,
 )
 from cfscale.core.samples import Replica, ReplicaState
-from tests.fake_service import SCALING
+from cfscale.core.settings import scaling_of
+from cfscale.core.workload import Profile
 from tests.render.plans import settings_of
 
 T = TypeVar("T")
@@ -79,7 +81,7 @@ def plan_of(*services: Service) -> DeploymentPlan:
         nodes=Nodes(1, 1000, 1 << 30),
         services=services,
         settings=settings_of("lab", None, "info", (600, 0, 600, 1, 1)),
-        scaling=SCALING,
+        scaling=replace(scaling_of(Profile(), load_catalogue().rules), interval_seconds=1.0),
         ledger=(),
         conflicts=(),
         warnings=(),

@@ -122,3 +122,15 @@ def test_plan_takes_it_as_a_flag(cfscale: Callable[..., Result], manifest: Path)
     result = cfscale("plan", *SIZING, "--against", "deploy")
 
     assert (result.code, result.stderr) == (0, "")
+
+
+def test_a_rendered_stack_is_as_planned_but_for_what_swarm_cannot_carry(
+    cfscale: Callable[..., Result], plan: DeploymentPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cfscale("render", *SIZING, "--target", "swarm", "--out", "stack").code == 0
+
+    assert against(plan, str(tmp_path / "stack"), Output.TABLE) == 0
+    assert "stack.yaml: as planned (department, " in capsys.readouterr().out
+    assert (
+        against(plan, edited(tmp_path / "stack" / "stack.yaml", "published: 8080", "published: 80"), Output.TABLE) == 1
+    )
