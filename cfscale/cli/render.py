@@ -23,8 +23,6 @@ from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
 TARGETS = ("compose", "swarm")
-# the program that checks a component's configuration, by the service whose image has it
-_PROGRAMS = {"loadbalancer": "haproxy", "database": "patroni"}
 
 
 def render(
@@ -76,8 +74,8 @@ def _checked(plan: DeploymentPlan, out: Path) -> int:
     """Run each component's own checker on what was written; 1 where one refuses it."""
     from cfscale.adapters.configcheck import run_checkers
 
-    found = {name: service.image for name in ("loadbalancer", "database") if (service := plan.find(name)) is not None}
-    images = {_PROGRAMS[name]: image for name, image in found.items()}
+    balancer = plan.find("loadbalancer")
+    images = {} if balancer is None else {"haproxy": balancer.image, "promtool": plan.settings.monitoring.image}
     refused = 0
     for item in run_checkers(out, images):
         console.note(f"{item.checker}: {item.verdict}" + (f": {item.reason}" if item.reason else ""))

@@ -300,13 +300,10 @@ class Gates(Struct, frozen=True):
 
 
 class Monitoring(Struct, frozen=True):
-    """How often metrics are collected, and in percent of a limit when a resource is full and when it is critical."""
+    """How often metrics are collected, and what collects them where an operator asks for it."""
 
     interval_seconds: int
-    cpu_percent: int
-    memory_percent: int
-    disk_percent: int
-    critical_percent: int
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

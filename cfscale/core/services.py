@@ -81,7 +81,7 @@ def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tu
     grace = duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace")
     service = Service(
         name=name,
-        image=override.image or _image(cell, name),
+        image=override.image or image_of(cell, name),
         replicas=replicas,
         min_replicas=least,
         max_replicas=most,
@@ -108,7 +108,7 @@ def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tu
     return service, (*count.drivers, *_entries(cell, service, count))
 
 
-def _image(cell: Cell, name: str) -> str:
+def image_of(cell: Cell, name: str) -> str:
     """The pinned image, with what the profile says of where it comes from; what is ours is built here."""
     kind, given = pool_kind(name), cell.profile.images.get(name, ImageOverride())
     image = replace(

@@ -10,6 +10,7 @@ from fractions import Fraction
 from math import ceil
 
 from msgspec import Struct
+from msgspec.structs import replace as msgspec_replace
 
 from cfscale.core.conflicts import conflicts_of
 from cfscale.core.drivers import Cell
@@ -19,7 +20,7 @@ from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, Ledg
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.roster import left_out
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
-from cfscale.core.services import cell_services, counts_of
+from cfscale.core.services import cell_services, counts_of, image_of
 from cfscale.core.settings import database_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
@@ -57,7 +58,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
     demand, demand_ledger = _demand(profile, catalogue, placed)
     cell = _cell((profile, catalogue), placed, settings, demand)
     services, service_ledger = cell_services(cell)
-    settings = _with_database(settings, catalogue, services)
+    settings = _completed(cell, services)
     totals, packing = _totals(services, cells), _packing(cell, services)
     phase = phase_of(catalogue.rules.phases, grown.users)
     plan = DeploymentPlan(
@@ -220,12 +221,13 @@ def _demand(profile: Profile, catalogue: Catalogue, placed: _Placed) -> tuple[De
     return Demand(cpu, memory, storage, network), (cpu_entry, memory_entry, storage_entry, network_entry)
 
 
-def _with_database(settings: Settings, catalogue: Catalogue, services: tuple[Service, ...]) -> Settings:
-    """The settings with the connections that the pools of this cell add up to."""
+def _completed(cell: Cell, services: tuple[Service, ...]) -> Settings:
+    """The settings of a cell with what follows from its services: the connections that its pools add up to."""
+    settings = cell.settings
+    monitoring = msgspec_replace(settings.monitoring, image=image_of(cell, "prometheus"))
     pooler = next((service for service in services if service.name == "pooler"), None)
-    return (
-        settings if pooler is None else replace(settings, database=database_of(catalogue.rules, pools=pooler.replicas))
-    )
+    database = None if pooler is None else database_of(cell.catalogue.rules, pools=pooler.replicas)
+    return replace(settings, monitoring=monitoring, database=database)
 
 
 def _setting_entries(cell: Cell, settings: Settings) -> Iterator[LedgerEntry]:

@@ -28,6 +28,7 @@ _UNITS: Mapping[str, Callable[[str], float]] = {
     "stop_grace_period": parse_duration,
 }
 _MILLISECOND = 0.001
+_SMALLEST = "single-user"  # it brings nothing that collects metrics
 
 
 def compare(plan: DeploymentPlan, files: Mapping[str, str], dialect: Dialect = COMPOSE) -> None:
@@ -106,8 +107,15 @@ def _expected_services(plan: DeploymentPlan, dialect: Dialect) -> dict[str, dict
     for service in plan.services:
         for name in service.names:
             found[name] = _facts(service, 1 if service.members else service.replicas, dialect)
-    # a job that ends is no service of the plan
-    return {**found, "memory-form": {}} if plan.find("memory") else found
+    return {**found, **{name: {} for name in _beside(plan, dialect)}}
+
+
+def _beside(plan: DeploymentPlan, dialect: Dialect) -> Iterator[str]:
+    """What is no service of the plan: a job that ends, and what starts only where it is asked for."""
+    if plan.find("memory"):
+        yield "memory-form"
+    if dialect is COMPOSE and plan.find("loadbalancer") and plan.tier != _SMALLEST:
+        yield "prometheus"
 
 
 def _facts(service: Service, replicas: int, dialect: Dialect) -> dict[str, object]:

@@ -43,6 +43,7 @@ def _tiers(templates: Mapping[str, str], folder: str) -> str:
 def _mounts(plan: DeploymentPlan, files: Mapping[str, str]) -> dict[str, object]:
     """Which configuration files each service mounts, and a digest of them: a changed one replaces the container."""
     mounts = {service.name: context.config_files(service) for service in plan.services}
+    mounts["prometheus"] = tuple(name for name in context.METRICS if f"config/{name}" in files)
     digests = {name: _digest("".join(files[f"config/{path}"] for path in paths)) for name, paths in mounts.items()}
     contents = {path.removeprefix("config/"): _digest(text) for path, text in files.items()}
     return {"mounts": mounts, "digests": digests, "configs": list(contents), "contents": contents}

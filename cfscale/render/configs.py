@@ -122,20 +122,7 @@ def _pooler(plan: DeploymentPlan) -> Values:
 
 
 def _metrics(plan: DeploymentPlan) -> Values:
-    names = {service.name: service for service in plan.services}
-    return {
-        "monitoring": plan.settings.monitoring,
-        "retention_seconds": plan.settings.metrics_retention_seconds,
-        "has": names,
-        "services": tuple(names.values()),
-        "stores": tuple(
-            (store, member, names[store].port)
-            for store in ("queue", "memory", "cache")
-            if store in names
-            for member in names[store].names
-        ),
-        "critical": plan.settings.monitoring.critical_percent,
-    }
+    return {"monitoring": plan.settings.monitoring, "has": {service.name: service for service in plan.services}}
 
 
 _FILES: dict[str, tuple[str, Callable[[DeploymentPlan], Values]]] = {
@@ -150,4 +137,7 @@ _FILES: dict[str, tuple[str, Callable[[DeploymentPlan], Values]]] = {
     "patroni.yml": ("database", _database),
     "database.sql": ("database", _database),
     "pgbouncer.ini": ("pooler", _pooler),
+    # there are metrics to collect of the balancer and of what is behind it
+    "prometheus.yml": ("loadbalancer", _metrics),
+    "alerts.yml": ("loadbalancer", _metrics),
 }

@@ -19,6 +19,7 @@ from cfscale.render.families import START_ALLOWANCE_SECONDS, family_of, health_c
 from cfscale.render.platform import platform_env
 
 CONFIG = "/etc/cfscale"
+METRICS = ("prometheus.yml", "alerts.yml")
 DATABASE_SECRETS = (
     "database_password",
     "database_admin_password",
@@ -112,6 +113,10 @@ def project(plan: DeploymentPlan) -> dict[str, object]:
         # a service without a check can never be healthy
         "ready": {name: _ready(container) for found in members.values() for name, container in _named(found)},
         "waits": tuple(_waits(first)),
+        "monitoring": {
+            "image": plan.settings.monitoring.image,
+            "retention": f"--storage.tsdb.retention.time={plan.settings.metrics_retention_seconds}s",
+        },
     }
 
 
@@ -182,7 +187,7 @@ def _container(plan: DeploymentPlan, service: Service, name: str) -> Container:
         processes=plan.settings.limits.processes,
         build=f"./images/{pool_kind(service.name)}" if service.build else None,
         user=family_of(service).user,
-        command=service.command or _command(plan, service, name),
+        command=service.command or _command(service, name),
         environment=_environment(plan, service),
         env_file=None if own_file is None else f"./secrets/{own_file}",
         health=_health(service),
@@ -195,13 +200,13 @@ def env_file(service: Service) -> str | None:
     return f"{service.name}.env" if pool_kind(service.name) in _OURS else None
 
 
-def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+def _command(service: Service, name: str) -> tuple[str, ...]:
     """How a component finds its configuration, and a member its name; empty is the image's own."""
     server = f"{family_of(service).name}-server"
     if service.name == "queue" and service.replicas > 1:
         return ("sh", f"{CONFIG}/queue-start.sh", name)
     if service.name == "etcd":
-        return _etcd(plan, service, name)
+        return _etcd(service, name)
     commands = {
         "queue": (server, f"{CONFIG}/valkey.conf"),
         "cache": (server, f"{CONFIG}/cache.conf"),
@@ -211,7 +216,7 @@ def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ..
     return commands.get(service.name, ())
 
 
-def _etcd(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+def _etcd(service: Service, name: str) -> tuple[str, ...]:
     """Etcd takes its members from its arguments; all of them are known from the start."""
     peers = ",".join(f"{member}=http://{member}:{_ETCD_PEER}" for member in service.names)
     return (
@@ -223,7 +228,6 @@ def _etcd(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
         f"--listen-peer-urls=http://0.0.0.0:{_ETCD_PEER}",
         f"--initial-advertise-peer-urls=http://{name}:{_ETCD_PEER}",
         f"--initial-cluster={peers}",
-        f"--initial-cluster-token={plan.name}",
         "--auto-compaction-retention=1",
     )
 

@@ -57,7 +57,8 @@ COMPOSE = Dialect(
     name_key="name",
     peers="",
     top_keys=_SECTIONS | _EXTENSIONS | {"name"},
-    service_keys=_SERVICE_KEYS | {"build", "depends_on", "pull_policy", "restart", "security_opt", "shm_size", "tmpfs"},
+    service_keys=_SERVICE_KEYS
+    | {"build", "depends_on", "profiles", "pull_policy", "restart", "security_opt", "shm_size", "tmpfs"},
     unchecked=frozenset(),
     ports=_compose_ports,
 )

@@ -89,7 +89,7 @@ def test_a_queue_larger_than_the_storage_of_its_tier_leaves_none_to_the_coordina
 
 
 def test_replicas_too_small_to_be_counted_are_refused() -> None:
-    with pytest.raises(RefusedError, match=r"agents would take \d+ replicas of 1B.*services.agents.resources"):
+    with pytest.raises(RefusedError, match=r"agents would take \d+ replicas.*services.agents.resources"):
         plan({"agents": ServiceOverride(resources=ResourceOverride(memory="1B"))})
 
 

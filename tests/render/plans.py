@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import (
     PLAN_SCHEMA,
     Amounts,
@@ -20,16 +19,15 @@ from cfscale.core.plan import (
     Service,
     Settings,
 )
-from cfscale.core.settings import scaling_of
 from cfscale.core.units import GIB, MIB
-from cfscale.core.workload import Profile
+from tests.fake_service import SCALING
 
 TIERS = ("single-user", "team", "department", "enterprise")
 _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
 _AGENTS = {"single-user": (2, 4), "team": (10, 12), "department": (20, 40), "enterprise": (60, 110)}
 LIMITS = Limits(75, 25, 75, 4000, 1024)
 GATES = Gates(6379, 6380, 5000, 5001)
-MONITORING = Monitoring(10, 80, 85, 90, 95)
+MONITORING = Monitoring(10, "prom/prometheus:v2.53.3")
 
 
 def settings_of(strategy: str, failover: str | None, log_level: str, sizes: tuple[int, ...]) -> Settings:
@@ -64,7 +62,6 @@ _SETTINGS = {
     ),
     "enterprise": settings_of("intelligent_routing", "global", "error", (28_800, 8 * GIB, 31_536_000, 5, 20_000)),
 }
-_SCALING = scaling_of(Profile(), load_catalogue().rules)
 
 
 def plan_for(tier: str) -> DeploymentPlan:
@@ -86,7 +83,7 @@ def plan_for(tier: str) -> DeploymentPlan:
         nodes=Nodes(copies, 4000, 8 * GIB),
         services=tuple(_services(tier, copies)),
         settings=_SETTINGS[tier],
-        scaling=_SCALING,
+        scaling=SCALING,
         ledger=(),
         conflicts=(),
         warnings=(),
