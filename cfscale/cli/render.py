@@ -49,7 +49,8 @@ def render(
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
-    What the target cannot carry of the plan is listed on stderr, and so is what is left for you to do.
+    What the target cannot carry is listed on stderr, what is left for you to do, and what each component's own checker
+    says of its file.
 
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
@@ -66,21 +67,37 @@ def render(
         console.note(f"wrote {out / name}")
     for line in _remarks(plan, target, out):
         console.note(line)
-    return 0
+    return _checked(plan, out)
+
+
+def _checked(plan: DeploymentPlan, out: Path) -> int:
+    """Run each component's own checker on what was written; 1 where one refuses it."""
+    from cfscale.adapters.configcheck import run_checkers
+
+    balancer = plan.find("loadbalancer")
+    images = {} if balancer is None else {"haproxy": balancer.image}
+    refused = 0
+    for item in run_checkers(out, images):
+        console.note(f"{item.checker}: {item.verdict}" + (f": {item.reason}" if item.reason else ""))
+        refused += item.verdict == "refused"
+    return 1 if refused else 0
 
 
 def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
-    if target != "swarm":
-        return
-    from cfscale.core.swarm import HERE, keepers, losses, pin_label
+    from cfscale.core import composeloss, swarm
     from cfscale.core.tier import pool_kind
 
-    yield from (loss.line() for loss in losses(plan))
+    if target == "compose":
+        yield from (loss.line() for loss in composeloss.losses(plan))
+        return
+    yield from (loss.line() for loss in swarm.losses(plan))
     for image, folder in {item.image: pool_kind(item.name) for item in plan.services if item.build}.items():
         yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
-    for name in keepers(plan):
-        yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
+    first, *others = swarm.keepers(plan)
+    label = f"{swarm.pin_label(plan, first)}={swarm.HERE}"
+    also = f", and so for {', '.join(others)}" if others else ""
+    yield f"to do, unless 'cfscale up' does it: docker node update --label-add {label} NODE{also}"
 
 
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
@@ -103,11 +120,6 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
 
     files, lock_text = rendered(plan, target)
     env_files = _env_files(plan) if target == "swarm" else ()
-    if target == "swarm":
-        from cfscale.adapters.checkers import check_stack
-
-        if remark := check_stack(files, env_files):
-            console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
     ensure_secrets(out, secret_files(plan))
     ensure_env_files(out, env_files)

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import yaml
 
@@ -17,10 +18,12 @@ def facts(plan: DeploymentPlan, files: Mapping[str, str], peers: str = "") -> Fo
 
     ``peers`` stands before a service's name where the balancer means all of its replicas.
     """
-    if "config/haproxy.cfg" in files:
-        yield from _haproxy(plan, files["config/haproxy.cfg"], peers)
-    for path, read in _READERS.items():
-        if path in files:
+    readers = {"config/haproxy.cfg": ("loadbalancer", partial(_haproxy, peers=peers)), **_READERS}
+    for path, (service, read) in readers.items():
+        planned = plan.find(service) is not None
+        if planned != (path in files):
+            yield path, {"rendered": planned}, {"rendered": path in files}
+        elif planned:
             yield from read(plan, files[path])
 
 
@@ -160,10 +163,10 @@ def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
 
 
 Reader = Callable[[DeploymentPlan, str], Found]
-_READERS: Mapping[str, Reader] = {
-    "config/valkey.conf": _store("queue", _queue),
-    "config/memory.conf": _store("memory", _memory),
-    "config/cache.conf": _store("cache", _cache),
-    "config/patroni.yml": _patroni,
-    "config/pgbouncer.ini": _pgbouncer,
+_READERS: Mapping[str, tuple[str, Reader]] = {
+    "config/valkey.conf": ("queue", _store("queue", _queue)),
+    "config/memory.conf": ("memory", _store("memory", _memory)),
+    "config/cache.conf": ("cache", _store("cache", _cache)),
+    "config/patroni.yml": ("database", _patroni),
+    "config/pgbouncer.ini": ("pooler", _pgbouncer),
 }

@@ -21,14 +21,13 @@ from cfscale.core.plan import (
     DeploymentPlan,
     Health,
     HealthKind,
-    Limits,
     Nodes,
     Safety,
     Scaling,
     Service,
-    Settings,
 )
 from cfscale.core.samples import Replica, ReplicaState
+from tests.render.plans import settings_of
 
 T = TypeVar("T")
 WORKER = Path(__file__).with_name("process_worker.py")
@@ -83,7 +82,7 @@ def plan_of(*services: Service) -> DeploymentPlan:
         totals=nothing,
         nodes=Nodes(1, 1000, 1 << 30),
         services=services,
-        settings=Settings("lab", None, "info", 600, 0, 600, 1, 1, Limits(75, 75, 4000, 1024)),
+        settings=settings_of("lab", None, "info", (600, 0, 600, 1, 1)),
         scaling=Scaling(
             1, ("resource",), 0.1, damping, damping, band, band, band, 0.95, Safety(3, 0.7, 0.5, 5, 3, 600)
         ),

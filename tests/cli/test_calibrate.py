@@ -187,11 +187,11 @@ def test_a_plan_with_prices_says_what_it_costs(cfscale: Run) -> None:
         cfscale("plan", *SIZING, "--prices", "prices.yaml", "--region", "example-west", "-o", "json").stdout
     )
 
-    assert "cost      886.20 EUR a month (example-west, 2026-11-01); 2.216 an agent" in text.stdout
-    assert "3 x general-16-64 at 292.00 = 876.00; storage 10.20" in text.stdout
-    assert "cheapest  15 x general-2-4 (2 cores, 4G): 438.00 for the machines" in text.stdout
-    assert document["cost"]["month"] == 886.2
-    assert document["cost"]["agent_month"] == 2.2155
+    assert "cost      896.59 EUR a month (example-west, 2026-11-01); 2.241 an agent" in text.stdout
+    assert "3 x general-16-64 at 292.00 = 876.00; storage 20.59" in text.stdout
+    assert "cheapest  11 x general-4-8 (4 cores, 8G): 642.40 for the machines" in text.stdout
+    assert document["cost"]["month"] == 896.5875
+    assert document["cost"]["agent_month"] == 2.2415
 
 
 def test_old_prices_are_warned_of(cfscale: Run, tmp_path: Path) -> None:

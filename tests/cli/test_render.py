@@ -21,7 +21,7 @@ def test_every_file_that_was_written_is_named_on_stderr(cfscale: Cfscale, tmp_pa
     result = cfscale(*RENDER)
 
     assert (result.code, result.stdout) == (0, "")
-    for name in ("compose.yaml", "config/haproxy.cfg", "config/valkey.conf", "cfscale.lock.json"):
+    for name in ("compose.yaml", "config/cache.conf", "config/valkey.conf", "cfscale.lock.json"):
         assert f"wrote out/{name}" in result.stderr
         assert (tmp_path / "out" / name).is_file()
 
@@ -101,7 +101,10 @@ def test_what_a_swarm_cannot_carry_and_what_is_left_to_do_is_listed(cfscale: Cfs
     assert any(
         line.startswith("to do: docker build --tag cfscale/agents:") and "&& docker push" in line for line in lines
     )
-    assert any("docker node update --label-add cfscale.cfscale.queue=here NODE" in line for line in lines)
+    assert any(
+        "docker node update --label-add cfscale.cfscale.coordinator=here NODE, and so for queue" in line
+        for line in lines
+    )
 
 
 def test_a_name_that_leaves_swarm_no_room_is_refused(cfscale: Cfscale, tmp_path: Path) -> None:
