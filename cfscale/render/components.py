@@ -18,7 +18,8 @@ def facts(plan: DeploymentPlan, files: Mapping[str, str], peers: str = "") -> Fo
 
     ``peers`` stands before a service's name where the balancer means all of its replicas.
     """
-    readers = {"config/haproxy.cfg": ("loadbalancer", partial(_haproxy, peers=peers)), **_READERS}
+    balancer: "Reader" = partial(_haproxy, peers=peers)
+    readers = {"config/haproxy.cfg": ("loadbalancer", balancer), **_READERS}
     for path, (service, read) in readers.items():
         planned = plan.find(service) is not None
         if planned != (path in files):
