@@ -18,8 +18,8 @@ def facts(plan: DeploymentPlan, files: Mapping[str, str], peers: str = "") -> Fo
 
     ``peers`` stands before a service's name where the balancer means all of its replicas.
     """
-    balancer: "Reader" = partial(_haproxy, peers=peers)
-    readers = {"config/haproxy.cfg": ("loadbalancer", balancer), **_READERS}
+    haproxy: Reader = partial(_haproxy, peers=peers)
+    readers = {**_READERS, "config/haproxy.cfg": ("loadbalancer", haproxy)}
     for path, (service, read) in readers.items():
         planned = plan.find(service) is not None
         if planned != (path in files):
@@ -151,8 +151,8 @@ def _patroni(plan: DeploymentPlan, text: str) -> Found:
 
 def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
     database, service = plan.settings.database, plan.service("pooler")
-    pairs = (tuple(line.split(" = ", 1)) for line in text.splitlines() if " = " in line and not line.startswith(";"))
-    rendered = dict(pairs)
+    pairs = (line.partition(" = ") for line in text.splitlines() if " = " in line and not line.startswith(";"))
+    rendered = {key: value for key, _, value in pairs}
     most = {"default_pool_size", "max_db_connections", "max_user_connections"}
     planned = {
         "listen_port": str(service.port),

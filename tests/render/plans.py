@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import (
     PLAN_SCHEMA,
     Amounts,
-    Band,
-    Damping,
     Database,
     Demand,
     DeploymentPlan,
@@ -18,12 +17,12 @@ from cfscale.core.plan import (
     Memory,
     Monitoring,
     Nodes,
-    Safety,
-    Scaling,
     Service,
     Settings,
 )
+from cfscale.core.settings import scaling_of
 from cfscale.core.units import GIB, MIB
+from cfscale.core.workload import Profile
 
 TIERS = ("single-user", "team", "department", "enterprise")
 _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
@@ -65,11 +64,7 @@ _SETTINGS = {
     ),
     "enterprise": settings_of("intelligent_routing", "global", "error", (28_800, 8 * GIB, 31_536_000, 5, 20_000)),
 }
-_DAMPING = Damping(0.0, 30.0, 100, 4)
-_SAFETY = Safety(3, 0.7, 0.5, 5, 3, 600.0)
-_SCALING = Scaling(
-    10.0, ("resource",), 0.1, _DAMPING, _DAMPING, Band(0.8, 0.3), Band(0.85, 0.4), Band(0.9, 0.5), 0.95, _SAFETY
-)
+_SCALING = scaling_of(Profile(), load_catalogue().rules)
 
 
 def plan_for(tier: str) -> DeploymentPlan:
