@@ -222,7 +222,7 @@ def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: St
     with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         lines = [watching.stdout.readline()]  # it watches: now there is something to see
-        with stack.load("/work?ms=8", rate=25, seconds=8) as load:
+        with stack.load("/work?ms=12", rate=25, seconds=8) as load:
             report = load.communicate(timeout=120)[0]
         lines += watching.stdout.readlines()
     decisions = [json.loads(line) for line in lines]
