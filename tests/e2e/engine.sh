@@ -26,7 +26,7 @@ images=(
   quay.io/coreos/etcd:v3.5.16
 )
 plugins=/usr/local/lib/docker/cli-plugins
-seconds=60
+seconds=120
 
 answers() { docker info >/dev/null 2>&1; }
 
