@@ -35,6 +35,7 @@ class _Checker:
 
 _CHECKERS = (
     _Checker("docker compose config", "compose.yaml", ("docker", "compose", "-f", "FILE", "config", "-q")),
+    _Checker("docker stack config", "stack.yaml", ("docker", "stack", "config", "--compose-file", "FILE")),
     _Checker("haproxy -c", "config/haproxy.cfg", ("haproxy", "-c", "-f", "FILE")),
     _Checker("promtool check config", "config/prometheus.yml", ("promtool", "check", "config", "FILE")),
     _Checker("promtool check rules", "config/alerts.yml", ("promtool", "check", "rules", "FILE")),
@@ -68,9 +69,12 @@ def _run(checker: _Checker, out: Path, images: Mapping[str, str]) -> Checked:
 
 def _run_here(checker: _Checker, program: str, path: Path) -> Checked:
     """The program of this machine, whose version is its own: what it does not understand may be right all the same."""
-    if shutil.which(program) is None or (program == "docker" and _said(["docker", "compose", "version"])[0] != 0):
+    compose = checker.command[1] == "compose"
+    if shutil.which(program) is None or (compose and _said(["docker", "compose", "version"])[0] != 0):
         return Checked(checker.name, "missing", f"no {program} here, and no image with it")
     found = _verdict(checker, [str(path) if word == "FILE" else word for word in checker.command])
+    if found.verdict == "refused" and found.reason.startswith("unknown"):
+        return Checked(checker.name, "missing", f"this {program} does not know it: {found.reason}")
     if found.verdict == "refused" and program != "docker":
         return Checked(
             checker.name, "missing", f"this machine's {program} does not take it, and may be of another line"

@@ -85,19 +85,19 @@ def _checked(plan: DeploymentPlan, out: Path) -> int:
 
 def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
-    if target == "compose":
-        from cfscale.core import composeloss
-
-        yield from (loss.line() for loss in composeloss.losses(plan))
-        return
-    from cfscale.core.swarm import HERE, keepers, losses, pin_label
+    from cfscale.core import composeloss, swarm
     from cfscale.core.tier import pool_kind
 
-    yield from (loss.line() for loss in losses(plan))
+    if target == "compose":
+        yield from (loss.line() for loss in composeloss.losses(plan))
+        return
+    yield from (loss.line() for loss in swarm.losses(plan))
     for image, folder in {item.image: pool_kind(item.name) for item in plan.services if item.build}.items():
         yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
-    for name in keepers(plan):
-        yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
+    first, *others = swarm.keepers(plan)
+    label = f"{swarm.pin_label(plan, first)}={swarm.HERE}"
+    also = f", and so for {', '.join(others)}" if others else ""
+    yield f"to do, unless 'cfscale up' does it: docker node update --label-add {label} NODE{also}"
 
 
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
@@ -120,11 +120,6 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
 
     files, lock_text = rendered(plan, target)
     env_files = _env_files(plan) if target == "swarm" else ()
-    if target == "swarm":
-        from cfscale.adapters.checkers import check_stack
-
-        if remark := check_stack(files, env_files):
-            console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
     ensure_secrets(out, secret_files(plan))
     ensure_env_files(out, env_files)

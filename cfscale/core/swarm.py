@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from zlib import crc32
 
+from cfscale.core import composeloss
 from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.errors import InputError
@@ -20,6 +21,10 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Swarm does with a published port, wh
 UNCHECKED = frozenset({"etcd"})
 _OBJECT_NAME_MOST, _OBJECT_SUFFIX_MOST = 64, 43  # _database_replication_password_ and a checksum
 _SERVICE_NAME_MOST = 63
+# what a host with Compose loses, and a swarm does not, or loses in its own words
+_SWARM_DOES = frozenset({
+    "machines of their own", "failover across regions", "votes of etcd and Sentinel", "an update that is rolled back",
+})  # fmt: skip
 _OTHER_REGIONS = frozenset({"cross_region", "global"})
 
 
@@ -106,7 +111,8 @@ def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     found += [_loss(scaled, *_VICTIMS)] if scaled else []
     if plan.settings.failover in _OTHER_REGIONS:
         found.append(_loss((), "failover", plan.settings.failover, *_REGIONS))
-    return tuple(found)
+    alike = (loss for loss in composeloss.losses(plan) if loss.field not in _SWARM_DOES)
+    return (*found, *(Loss(TARGET, loss.services, loss.field, loss.planned, loss.carried, loss.why) for loss in alike))
 
 
 def _waits(service: Service) -> bool:

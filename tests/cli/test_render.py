@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,7 +102,10 @@ def test_what_a_swarm_cannot_carry_and_what_is_left_to_do_is_listed(cfscale: Cfs
     assert any(
         line.startswith("to do: docker build --tag cfscale/agents:") and "&& docker push" in line for line in lines
     )
-    assert any("docker node update --label-add cfscale.cfscale.queue=here NODE" in line for line in lines)
+    assert any(
+        "docker node update --label-add cfscale.cfscale.coordinator=here NODE, and so for queue" in line
+        for line in lines
+    )
 
 
 def test_a_name_that_leaves_swarm_no_room_is_refused(cfscale: Cfscale, tmp_path: Path) -> None:
@@ -111,3 +115,38 @@ def test_a_name_that_leaves_swarm_no_room_is_refused(cfscale: Cfscale, tmp_path:
     assert (result.code, result.stdout) == (2, "")
     assert "Swarm takes at most" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.engine
+def test_a_stack_is_read_by_docker_s_own_checker(cfscale: Cfscale) -> None:
+    assert "docker stack config: passed" in cfscale(*SWARM).stderr.splitlines()
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a ``docker`` on the PATH that says this and fails."""
+
+    def write(said: str) -> None:
+        script = tmp_path / "bin" / "docker"
+        script.parent.mkdir()
+        script.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+        script.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{script.parent}:{os.environ['PATH']}")
+
+    return write
+
+
+def test_a_client_that_knows_no_stacks_checks_none(cfscale: Cfscale, client: Callable[[str], None]) -> None:
+    client("unknown flag: --compose-file")
+    result = cfscale(*SWARM)
+
+    assert result.code == 0
+    assert "docker stack config: missing: this docker does not know it: unknown flag" in result.stderr
+
+
+def test_a_stack_that_docker_rejects_is_a_no(cfscale: Cfscale, client: Callable[[str], None]) -> None:
+    client("services.a Additional property x is not allowed")
+    result = cfscale(*SWARM)
+
+    assert result.code == 1
+    assert "docker stack config: refused: services.a Additional property x is not allowed" in result.stderr

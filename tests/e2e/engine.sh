@@ -26,7 +26,7 @@ images=(
   quay.io/coreos/etcd:v3.5.16
 )
 plugins=/usr/local/lib/docker/cli-plugins
-seconds=60
+seconds=120
 
 answers() { docker info >/dev/null 2>&1; }
 
@@ -76,11 +76,17 @@ launch() {
   printf '%s %s\n' "$!" "$(started "$!")" >"$record"
 }
 
+# An engine that ends with a stack on it leaves the namespaces of its networks mounted.
+clear_private() {
+  umount --lazy "$private"/exec/netns/* 2>/dev/null || true
+  rm -rf "$private"
+}
+
 # A place of its own for the second engine; what a killed one left is of no use to the next.
 seclude() {
   command -v ip >/dev/null || install_packages iproute2
   ip netns delete "$namespace" 2>/dev/null || true
-  rm -rf "$private"
+  clear_private
   mkdir -p "$private"
   ip netns add "$namespace"
   nsenter "--net=/run/netns/$namespace" ip link set lo up
@@ -172,8 +178,8 @@ stop() {
   done
   rm -f "$record"
   if [ "$kind" = swarm ]; then
-    ip netns delete "$namespace"
-    rm -rf "$private"
+    ip netns delete "$namespace" 2>/dev/null || true
+    clear_private
   fi
 }
 

@@ -217,10 +217,15 @@ def test_live_counts_survive_another_up(stack: Stack) -> None:
 
 
 def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: Stack) -> None:
-    with stack.load("/work?ms=8", rate=25, seconds=6) as load:
-        watched = stack.cfscale("scale", "--watch", "--apply", "--for", "18s", "-o", "json")
-        report = load.communicate(timeout=120)[0]
-    decisions = [json.loads(line) for line in watched.stdout.splitlines()]
+    words = ("scale", str(stack.profile), "--watch", "--apply", "--for", "22s", "-o", "json")
+    argv = [*INSIDE, sys.executable, "-m", "cfscale", *words]
+    with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        lines = [watching.stdout.readline()]  # it watches: now there is something to see
+        with stack.load("/work?ms=12", rate=25, seconds=8) as load:
+            report = load.communicate(timeout=120)[0]
+        lines += watching.stdout.readlines()
+    decisions = [json.loads(line) for line in lines]
     applied = {one["action"] for one in decisions if one["applied"]}
 
     assert applied == {"scale_up", "scale_down"}
