@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from cfscale.core.promises import Promises
+
 PLAN_SCHEMA = "cfscale/plan/v1"
 
 
@@ -273,6 +275,7 @@ class DeploymentPlan:
     warnings: tuple[str, ...]
     agent_class: str = "process"
     cost: Cost | None = None
+    promises: Promises | None = None
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""

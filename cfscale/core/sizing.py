@@ -19,7 +19,7 @@ from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, Ledg
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
 from cfscale.core.services import cell_services
-from cfscale.core.settings import scaling_of, settings_of
+from cfscale.core.settings import promises_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
 from cfscale.core.workload import Profile, Slo, Workload, grown_workload
@@ -83,6 +83,7 @@ def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
         services=services,
         settings=settings,
         scaling=scaling_of(profile, catalogue.rules),
+        promises=promises_of(tier, catalogue.rules),
         ledger=(),
         conflicts=(),
         warnings=(
