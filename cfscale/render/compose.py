@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Mapping
 
 from cfscale.core.plan import DeploymentPlan
-from cfscale.errors import ActionError, InputError
+from cfscale.errors import InputError
 from cfscale.render import check, context
 from cfscale.render.engine import Engine
+from cfscale.render.images import build_contexts
 
 
 def render(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
@@ -30,7 +31,7 @@ def render(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]
     compose = engine.render(template, {**context.project(plan), "digests": digests})
     files = {"compose.yaml": compose, "config/haproxy.cfg": haproxy, "config/valkey.conf": valkey}
     check.compare(plan, files)
-    return {**files, **_images(plan, templates)}
+    return {**files, **build_contexts(plan, templates)}
 
 
 def _tiers(templates: Mapping[str, str]) -> str:
@@ -40,15 +41,3 @@ def _tiers(templates: Mapping[str, str]) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _images(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
-    """The build context of every image that is ours, as it stands."""
-    found: dict[str, str] = {}
-    for service in plan.services:
-        prefix = f"images/{service.name}/"
-        files = {path: text for path, text in templates.items() if path.startswith(prefix)}
-        if service.build and f"{prefix}Dockerfile" not in files:
-            raise ActionError(f"templates/{prefix}Dockerfile is missing: reinstall cfscale")
-        found.update(files if service.build else {})
-    return found

@@ -159,7 +159,7 @@ def _container(
         build=f"./images/{service.name}" if service.build else None,
         user=family_of(service).user,
         command=command or (_queue_command(service) if is_queue else service.command),
-        environment=_environment(plan, service),
+        environment=environment(plan, service),
         env_file=f"./secrets/{service.name}.env" if service.name in _OURS else None,
         health=_health(service),
         port=_port(service),
@@ -170,7 +170,8 @@ def _queue_command(queue: Service) -> tuple[str, ...]:
     return queue.command or (f"{family_of(queue).name}-server", QUEUE_CONFIG)
 
 
-def _environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
+def environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
+    """Variables of a service, in the order of their names; raises InputError for a name that is none."""
     given = _platform(plan, service) if service.name in _OURS else {}
     merged = {**given, **service.env}
     for name in merged:
