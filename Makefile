@@ -9,7 +9,7 @@ help:
 	@echo "make demo    plan, render, up, load, scale up, scale down, down: two minutes, no Docker needed"
 	@echo "make test    the whole suite; what needs an engine that is not there is skipped with the reason"
 	@echo "make check   formatting, lint, types, layers, suite with coverage"
-	@echo "make golden  rewrite tests/golden;  make fmt  format;  make bench  print benchmarks"
+	@echo "make golden  rewrite tests/golden and the outputs in docs;  make fmt  format;  make bench  print benchmarks"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,7 +34,7 @@ check: .venv/installed
 	$(BIN)/coverage report
 
 golden: .venv/installed
-	CFSCALE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/render
+	CFSCALE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/render tests/test_doc_outputs.py
 
 fmt: .venv/installed
 	$(BIN)/ruff format
@@ -42,4 +42,5 @@ fmt: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/sample.py

@@ -40,7 +40,7 @@ def sensitivity(profile: Profile, catalogue: Catalogue, output: Output) -> None:
         console.document(found, output)
         return
     rates = [
-        (rate.input, rate.output, _amount(rate.output, rate.per_unit), f"{rate.effect_ratio or 0:.2f} %")
+        (rate.input, rate.output, _amount(rate.output, rate.per_unit), _percent(rate.effect_ratio))
         for rate in found.rates
         if rate.per_unit
     ]
@@ -54,6 +54,11 @@ def sensitivity(profile: Profile, catalogue: Catalogue, output: Output) -> None:
         + "\n\n"
         + console.table(("input", "output", "", ">next step at", ">from", ">to"), steps)
     )
+
+
+def _percent(ratio: float | None) -> str:
+    """Percent for percent; nothing for what moves in steps, of which one percent more may move none."""
+    return "" if ratio is None else f"{ratio:.2f} %"
 
 
 def _amount(output: str, value: str | float | None) -> str:

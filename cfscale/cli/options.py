@@ -10,7 +10,7 @@ from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.tier import Catalogue
-from cfscale.core.workload import Profile
+from cfscale.core.workload import MOST, Profile
 from cfscale.errors import InputError
 
 DEFAULT_PROFILE = Path("cfscale.yaml")
@@ -123,7 +123,7 @@ def _wanted(name: str, technical: str) -> str:
     if name == "environment":
         return "write development, staging or production"
     if name in ("users", "agents", "tasks"):
-        return "write a whole number from 0 to 1000000000"
+        return f"write a whole number from 0 to {MOST}"
     if name == "name":
         return "write lower-case letters, digits and inner hyphens, at most 63"
     return technical

@@ -11,10 +11,10 @@ from fractions import Fraction
 from math import ceil, exp, log1p
 
 from cfscale.core.plan import DeploymentPlan
-from cfscale.core.search import DRIVERS, MOST, Line, loaded, machines
+from cfscale.core.search import DRIVERS, Line, loaded, machines
 from cfscale.core.tier import Catalogue
 from cfscale.core.units import format_cpu, format_size
-from cfscale.core.workload import Profile, Workload
+from cfscale.core.workload import MOST, Profile, Workload
 from cfscale.errors import InputError
 
 HORIZON_SCHEMA = "cfscale/horizon/v1"

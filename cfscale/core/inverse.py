@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
-from cfscale.core.nodes import Shape, lower_bound, pack
+from cfscale.core.nodes import Shape, lower_bound, needed_by, pack
 from cfscale.core.plan import DeploymentPlan
-from cfscale.core.search import DRIVERS, MOST, first, loaded, planned, spare_of
+from cfscale.core.search import DRIVERS, first, loaded, planned, spare_of
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.units import format_cpu, format_size, parse_cpu, parse_size
-from cfscale.core.workload import Profile, Workload, parse_growth
+from cfscale.core.workload import MOST, Profile, Workload, parse_growth
 from cfscale.errors import InputError, RefusedError
 
 CAPACITY_SCHEMA = "cfscale/capacity/v1"
@@ -209,7 +209,7 @@ def _bound(scale: _Scale, after: DeploymentPlan | None) -> str:
     if _capped(after):
         return "environment"
     shape, services = scale.shape, after.services
-    needed = after.cells * (lower_bound(shape, services) + spare_of(after, scale.catalogue))
+    needed = after.cells * (lower_bound(shape, needed_by(services)) + spare_of(after, scale.catalogue))
     if needed <= scale.hardware.count:
         return "machines"
     totals = after.totals

@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 
 from msgspec.structs import replace as changed
 
-from cfscale.core.nodes import Shape, choose_nodes, memory_of
+from cfscale.core.nodes import Shape, choose_nodes, memory_of, shapes_of
 from cfscale.core.plan import Amounts, DeploymentPlan, Service
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile, Workload
 from cfscale.errors import InputError, RefusedError
 
-MOST = 1_000_000_000  # what a profile may say of users, agents or tasks
 DRIVERS = ("users", "agents", "tasks")
 View = Callable[[DeploymentPlan], Hashable]
 Guess = Callable[[DeploymentPlan, int], int]
@@ -80,7 +79,7 @@ class Line:
     """The plans along a line of profiles, each sized once; index 0 is where the operator stands.
 
     ``profile_at`` gives None beyond what a profile may say. ``guess`` says near which index the agents of a plan come to
-    a replica count.
+    a replica count. ``packed`` remembers plans with other replica counts, and may be shared by the lines of one profile.
     """
 
     catalogue: Catalogue
@@ -88,6 +87,7 @@ class Line:
     rising: bool = True
     guess: Guess = lambda _plan, _replicas: 0
     seen: dict[int, DeploymentPlan | None] = field(default_factory=dict)
+    packed: dict[Hashable, DeploymentPlan] = field(default_factory=dict)
 
     def at(self, index: int) -> DeploymentPlan | None:
         """The plan at an index; None where nothing can be planned."""
@@ -127,7 +127,14 @@ class Line:
         agents = plan.service("agents")
         beyond = max(agents.replicas, agents.max_replicas) + 1 if self.rising else 0
         counts = range(agents.replicas + 1, beyond) if self.rising else range(agents.replicas - 1, 0, -1)
-        return next((count for count in counts if view(with_agents(plan, count, self.catalogue)) != wanted), beyond)
+        others, shapes, spare = _others(plan), shapes_of(self.catalogue.rules), spare_of(plan, self.catalogue)
+
+        def packed(count: int) -> DeploymentPlan:
+            if (others, count) not in self.packed:
+                self.packed[others, count] = _with_agents(plan, count, shapes, spare)
+            return self.packed[others, count]
+
+        return next((count for count in counts if view(packed(count)) != wanted), beyond)
 
     def _left(self, plan: DeploymentPlan, turn: int) -> Callable[[int], bool]:
         """Whether at an index the agents have reached the turn, or anything beside them has changed."""
@@ -144,11 +151,11 @@ class Line:
 
 
 def planned(profile: Profile | None, catalogue: Catalogue) -> DeploymentPlan | None:
-    """The plan of a profile; None where there is none of it."""
+    """The plan of a profile, without its ledger; None where there is none of it."""
     if profile is None:
         return None
     try:
-        return size(profile, catalogue)
+        return size(profile, catalogue, explained=False)
     except (InputError, RefusedError):  # a tier that was asked for is too small, or a bound of the profile is passed
         return None
 
@@ -157,7 +164,7 @@ def _others(plan: DeploymentPlan) -> Hashable:
     return place(plan), tuple(service.replicas for service in plan.services if service.name != "agents")
 
 
-def with_agents(plan: DeploymentPlan, count: int, catalogue: Catalogue) -> DeploymentPlan:
+def _with_agents(plan: DeploymentPlan, count: int, shapes: tuple[Shape, ...], spare: int) -> DeploymentPlan:
     """The plan with this many replicas of the agents, its totals and its machines following."""
     services = tuple(_counted(service, count) for service in plan.services)
     more = plan.cells * (count - plan.service("agents").replicas)
@@ -170,12 +177,7 @@ def with_agents(plan: DeploymentPlan, count: int, catalogue: Catalogue) -> Deplo
             totals.memory_bytes + more * memory_of(agents),
             totals.storage_bytes + more * agents.storage_bytes,
         ),
-        nodes=choose_nodes(
-            [Shape(leaf["cpu"].millicores, int(leaf["memory"].bytes)) for leaf in catalogue.rules.node_shapes],
-            services,
-            least=plan.settings.replication_factor,
-            spare=spare_of(plan, catalogue),
-        ).nodes,
+        nodes=choose_nodes(shapes, services, least=plan.settings.replication_factor, spare=spare).nodes,
     )
 
 

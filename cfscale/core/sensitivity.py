@@ -4,8 +4,8 @@ The demand moves by closed forms, since the rules are linear between the tier to
 which are found exactly (see ``search``), upwards and downwards.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
@@ -15,11 +15,11 @@ from msgspec.structs import replace as changed
 from cfscale.core.nodes import memory_of
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.rules import cpu_curve, measured
-from cfscale.core.search import DRIVERS, MOST, Line, machines, spare_of
+from cfscale.core.search import DRIVERS, Line, machines, spare_of
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.units import format_cpu, format_size
-from cfscale.core.workload import Profile, parse_growth
+from cfscale.core.workload import MOST, Profile, parse_growth
 
 SENSITIVITY_SCHEMA = "cfscale/sensitivity/v1"
 
@@ -88,8 +88,11 @@ def sensitivities(profile: Profile, catalogue: Catalogue) -> Sensitivity:
     given = {name: getattr(profile, name) for name in DRIVERS}
     rates: list[Rate] = []
     steps: list[Step] = []
+    packed: dict[Hashable, DeploymentPlan] = {}
     for name, value in given.items():
-        up, down = (_line(profile, plan, name, catalogue, rising=rising) for rising in (True, False))
+        up, down = (
+            replace(_line(profile, plan, name, catalogue, rising=rising), packed=packed) for rising in (True, False)
+        )
         rates += _rates(up, name, plan, value)
         steps += _steps(up, name, plan, value) + _steps(down, name, plan, value)
     rates.sort(key=lambda rate: (-(rate.effect_ratio or 0), -abs(rate.per_unit)))
@@ -117,7 +120,7 @@ def _line(profile: Profile, plan: DeploymentPlan, name: str, catalogue: Catalogu
         filled = replicas - spare_of(plan, catalogue) - (1 if rising else 0)
         return sign * (_filled_at(profile, catalogue, name, (plan, filled)) - start) + (1 if rising else 0)
 
-    return _InputLine(catalogue, at, rising, guess, {0: plan}, parse_growth(profile.growth))
+    return _InputLine(catalogue, at, rising, guess, {0: plan}, growth=parse_growth(profile.growth))
 
 
 def _filled_at(profile: Profile, catalogue: Catalogue, name: str, target: tuple[DeploymentPlan, int]) -> int:

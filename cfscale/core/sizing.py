@@ -14,7 +14,7 @@ from msgspec import Struct
 from cfscale.core.conflicts import conflicts_of
 from cfscale.core.drivers import Cell
 from cfscale.core.ledger import entry, stated_entries
-from cfscale.core.nodes import Packing, Shape, choose_nodes, memory_of
+from cfscale.core.nodes import Packing, choose_nodes, memory_of, shapes_of
 from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, LedgerEntry, Service, Settings
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
@@ -43,8 +43,8 @@ class _Admission(Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
-def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
-    """The plan for a profile; equal inputs give equal plans.
+def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> DeploymentPlan:
+    """The plan for a profile; equal inputs give equal plans. Unexplained it has neither ledger nor conflicts.
 
     Raises InputError for a profile that contradicts itself, RefusedError for capacity that cannot be had.
     """
@@ -93,6 +93,8 @@ def size(profile: Profile, catalogue: Catalogue) -> DeploymentPlan:
             *_warnings(tier, settings, cells),
         ),
     )
+    if not explained:  # a search asks for hundreds of plans and reads their counts
+        return plan
     ledger = (
         *admission.ledger,
         *_place_entries(cell, plan, phase),
@@ -229,7 +231,7 @@ def _total_entries(catalogue: Catalogue, totals: Amounts, cells: int) -> tuple[L
 
 
 def _packing(cell: Cell, services: tuple[Service, ...]) -> Packing:
-    shapes = [Shape(shape["cpu"].millicores, int(shape["memory"].bytes)) for shape in cell.catalogue.rules.node_shapes]
+    shapes = shapes_of(cell.catalogue.rules)
     return choose_nodes(shapes, services, least=cell.settings.replication_factor, spare=cell.spare)
 
 

@@ -16,7 +16,8 @@ from cfscale.core.units import parse_duration
 from cfscale.errors import InputError
 
 ALSO = "x-also"  # what a schema admits beside the type, put into ``type`` when the schema is printed
-Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+MOST = 100_000_000  # ten thousand cells of the largest tier: what is above is a slip of the hand, not a deployment
+Count = Annotated[int, Meta(ge=0, le=MOST)]
 Replicas = Annotated[int, Meta(ge=1, le=100_000)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Percent = Annotated[float, Meta(gt=0, le=100)]

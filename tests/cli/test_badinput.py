@@ -10,6 +10,7 @@ from tests.conftest import ROOT, Result
 
 BAD = ROOT / "tests" / "badinput"
 EXPECTED = {
+    "absurd-agents.yaml": "3:1: agents: expected a whole number <= 100000000",
     "absurd-replicas.yaml": "4:31: scaling.services.agents.max",
     "alias-bomb.yaml": "expands to too many values",
     "arabic-digit.yaml": "1:1: users: expected a whole number",

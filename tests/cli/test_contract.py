@@ -57,7 +57,7 @@ def schema(cfscale: Callable[..., Result]) -> Callable[[str], dict[str, object]]
         SIZE,
         ("--users", "0", "--agents", "0", "--tasks", "0"),
         ("--users", "40", "--agents", "400", "--tasks", "800", "--environment", "staging"),
-        ("--users", "1000000000", "--agents", "1000000000", "--tasks", "1000000000"),
+        ("--users", "100000000", "--agents", "100000000", "--tasks", "100000000"),
     ],
     ids=["small", "nothing", "staging", "most"],
 )

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from cfscale.cli.schema import NAMES
-from tests.conftest import Result
+from tests.conftest import ROOT, Result
 
 SIZING = ("--users", "40", "--agents", "400", "--tasks", "800")
 
@@ -75,6 +77,36 @@ def test_plans_are_equal_whatever_the_process_and_its_locale(tmp_path: Path) -> 
     }
 
     assert len(outputs) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--agents -1", "--agents '-1': write a whole number from 0"),
+        ("--agents nan", "--agents 'nan': write a whole number"),
+        ("--agents 1000000000", "--agents '1000000000': write a whole number from 0 to 100000000"),
+        (
+            "--growth-rate -100%/month",
+            "--growth-rate '-100%/month' is not a rate of growth: write a percentage above 0",
+        ),
+        ("--tier huge", "no tier is called 'huge': choose auto, single-user"),
+        ("--what-if agnts=3", "nothing is called 'agnts': did you mean agents"),
+        ("--coefficients unknown.json", "unknown.json: no coefficients: .*: write it with 'cfscale calibrate --out'"),
+        ("--coefficients none.json", "none.json: .*: write it with 'cfscale calibrate --out'"),
+        ("--prices prices.yaml --region nowhere", "prices.yaml: no region is called 'nowhere': it has example-east"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line_with_place_and_remedy(
+    words: str, said: str, cfscale: Callable[..., Result], tmp_path: Path
+) -> None:
+    (tmp_path / "unknown.json").write_text('{"coefficients": {"sizing.luck": 1}}')
+    shutil.copy(ROOT / "examples" / "prices.yaml", tmp_path)
+
+    result = cfscale("plan", *SIZING, *words.split())
+
+    assert (result.code, result.stdout) == (2, "")
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("warning:")]
+    assert re.search(said, line)
 
 
 def test_tiers_lists_four_and_details_one_with_sources(cfscale: Callable[..., Result]) -> None:

@@ -208,8 +208,25 @@ def test_nodes_hold_every_whole_replica_even_after_one_is_lost(
     assert used + spare <= chosen.nodes.count
     assert chosen.nodes.count >= chosen.settings.replication_factor
     assert all(
-        memory_of(s) <= shape.memory_bytes and s.cpu_request_millicores <= shape.cpu_millicores for s in chosen.services
+        memory_of(s) <= shape.memory_bytes
+        and max(s.cpu_request_millicores, s.cpu_limit_millicores or 0) <= shape.cpu_millicores
+        for s in chosen.services
     )
+
+
+def test_a_machine_has_the_cores_that_a_replica_may_burst_to() -> None:
+    override = {"agents": ServiceOverride(resources=ResourceOverride(cpu="48"))}
+
+    chosen = size(Profile(users=3, agents=30, tasks=60, services=override), CATALOGUE)
+
+    assert chosen.nodes.cpu_millicores >= 48_000
+
+
+def test_a_burst_that_no_machine_allows_is_refused_by_name() -> None:
+    override = {"queue": ServiceOverride(resources=ResourceOverride(cpu="100"))}
+
+    with pytest.raises(RefusedError, match="one replica of queue fits no machine"):
+        size(Profile(users=3, agents=30, tasks=60, services=override), CATALOGUE)
 
 
 @settings(max_examples=200)
