@@ -7,18 +7,14 @@ Nothing needs to record a count: the engine's list is the record, and ``up`` is 
 """
 
 import os
-import signal
-import subprocess
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from threading import Timer
 from typing import Protocol
 
+from cfscale.adapters.command import gist, run
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.errors import ActionError, UnavailableError
@@ -32,7 +28,6 @@ _GROW_SECONDS = 300.0
 _DOWN_SECONDS = 120.0
 _DOWN_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _STOPS_AT_ONCE = 16
-_TAIL_LINES = 50
 
 
 class Docker(Protocol):
@@ -193,13 +188,13 @@ class ComposeEngine:
         else:
             raise ActionError(f"{manifest} is missing: run 'cfscale up' to render it")
         argv = ("docker", "compose", "--ansi", "never", "--progress", "plain", "--project-name", self._plan.name)
-        code, said = _run((*argv, *project, verb, *options), folder, seconds, self._progress)
+        code, said = run((*argv, *project, verb, *options), folder, seconds, self._progress)
         if code < 0:
             raise ActionError(f"docker compose {verb} did not end within {seconds:.0f} s and was stopped")
         if code > 0:
             _require_plugin()
             self._docker.identity()
-            raise ActionError(f"docker compose {verb} failed: {_gist(said)}")
+            raise ActionError(f"docker compose {verb} failed: {gist(said)}")
 
 
 def _moves(service: Service) -> bool:
@@ -217,61 +212,7 @@ def _require(service: str, count: int, replicas: Iterable[Replica]) -> None:
         raise ActionError(f"{service}: {alive} of {count} replicas run: see 'docker compose logs {service}'")
 
 
-def _run(argv: Sequence[str], folder: Path, seconds: float, progress: Callable[[str], None]) -> tuple[int, list[str]]:
-    """(exit code, negative if it was stopped; the last lines that it printed). Its Ctrl-C is ours to deal with."""
-    said: deque[str] = deque(maxlen=_TAIL_LINES)
-    with _started(argv, folder) as child:
-        deadline = Timer(seconds, _end, (child,))
-        deadline.start()
-        try:
-            for line in child.stdout or ():
-                said.append(line.strip())
-                progress(line.rstrip())
-            return child.wait(), list(said)
-        finally:
-            deadline.cancel()
-            _end(child)
-
-
-def _started(argv: Sequence[str], folder: Path) -> subprocess.Popen[str]:
-    # settings meant for other projects (a file, a profile, a name) must not reach ours
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COMPOSE_")}
-    try:
-        return subprocess.Popen(
-            argv,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-        )
-    except FileNotFoundError as exc:
-        raise UnavailableError(
-            "there is no command 'docker': install the Docker client and its compose plugin"
-        ) from exc
-    except OSError as exc:
-        raise UnavailableError(f"the command 'docker' cannot be run: {exc.strerror}") from exc
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """End a command with all that it started. It keeps nothing itself: what is half done, the engine's list shows."""
-    if child.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-
-
 def _require_plugin() -> None:
-    code, _ = _run(("docker", "compose", "version"), Path("/"), 10.0, lambda _: None)
+    code, _ = run(("docker", "compose", "version"), Path("/"), 10.0)
     if code != 0:
         raise UnavailableError("the Docker client has no compose plugin: install docker-compose-plugin (Compose v2)")
-
-
-def _gist(said: Sequence[str]) -> str:
-    """The one line that says what went wrong."""
-    lines = [" ".join(line.split()) for line in said if line]
-    errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
-    return ((errors or lines)[-1:] or ["it says nothing"])[0][:300]

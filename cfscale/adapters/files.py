@@ -74,13 +74,23 @@ def write_atomic(path: Path, text: str, mode: int) -> None:
         raise ActionError(f"{path}: not written: {error.strerror}; the old content is intact") from error
 
 
-def _stage(path: Path, text: str, mode: int) -> Path:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, readable for all, or leave it as it was and raise ActionError."""
+    try:
+        staged = _stage(path, content, 0o644)
+        staged.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ActionError(f"{path}: not written: {error.strerror}; the old content is intact") from error
+
+
+def _stage(path: Path, text: str | bytes, mode: int) -> Path:
     """The text in a synced temporary file beside its target; raises OSError and leaves nothing behind."""
     staged = path.parent / f"{_STAGED_PREFIX}{path.name}.{secrets.token_hex(4)}{_STAGED_SUFFIX}"
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
+            file.write(text.encode() if isinstance(text, str) else text)
             os.fchmod(descriptor, mode)  # whatever the umask: containers with a user of their own read these files
             file.flush()
             os.fsync(descriptor)
@@ -315,11 +325,11 @@ def _remove_empty(out: Path, folder: Path) -> None:
         folder = folder.parent
 
 
-def ensure_secrets(out: Path) -> None:
+def ensure_secrets(out: Path, env_files: Iterable[str] = ()) -> None:
     """Create the secrets of a deployment where they are missing; what exists is never rewritten.
 
     Compose ignores owner and mode of file secrets and containers do not run as root: the files are readable (0444),
-    the directory is not (0700).
+    the directory is not (0700). ``env_files`` are for the operator to fill, and empty until then.
     """
     folder = out / SECRETS
     if folder.is_symlink():
@@ -330,6 +340,8 @@ def ensure_secrets(out: Path) -> None:
     except OSError as error:
         raise ActionError(f"{folder}: cannot be made: {error.strerror}") from error
     _create(folder / ".gitignore", "*\n")
+    for name in env_files:
+        _create(folder / name, "", 0o600)
     if not os.path.lexists(folder / "queue_password") and os.path.lexists(folder / "queue_auth.conf"):
         raise RefusedError(f"{folder}: queue_auth.conf without queue_password: restore it, or remove both")
     _create(folder / "queue_password", secrets.token_hex(32))
@@ -346,6 +358,6 @@ def ensure_secrets(out: Path) -> None:
         )
 
 
-def _create(path: Path, text: str) -> None:
+def _create(path: Path, text: str, mode: int = 0o444) -> None:
     if not os.path.lexists(path):
-        write_atomic(path, text, 0o444)
+        write_atomic(path, text, mode)

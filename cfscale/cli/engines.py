@@ -11,19 +11,25 @@ from cfscale.adapters.state import State, state_folder
 from cfscale.cli import console
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.samples import Replica, ReplicaState
+from cfscale.core.swarm import EVERYWHERE
 from cfscale.errors import InputError, RefusedError, UnavailableError
 from cfscale.runtime.ports import Balancer, Engine
 
 if TYPE_CHECKING:
     from cfscale.adapters.docker_engine import DockerEngine
 
-ENGINES = ("process", "compose", "host")
+ENGINES = ("process", "compose", "swarm", "host")
+# what these run is rendered first, for the target of the same name
+RENDERED = ("compose", "swarm")
 _ALIVE = (ReplicaState.READY, ReplicaState.STARTING)
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself."""
+    """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself.
+
+    ``nodes`` tells how many machines there are where each takes one replica's port; None where one machine takes all.
+    """
 
     plan: DeploymentPlan
     state: State
@@ -31,6 +37,12 @@ class Deployment:
     balancer: Balancer | None
     manifests: Path
     notes: Callable[[], tuple[str, ...]]
+    nodes: Callable[[], int] | None = None
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the engine runs manifests, and so every service of the plan."""
+        return self.engine.name in RENDERED
 
     def require_own(self) -> None:
         """Raise RefusedError where another engine was recorded: its replicas would be left behind, or run twice."""
@@ -43,29 +55,39 @@ class Deployment:
     def require_replicas(self) -> None:
         """Raise InputError for the host engine: it assumes the planned replicas and knows of none."""
         if self.engine.name == "host":
-            raise InputError("--engine host only recommends (scale): it runs no replicas; choose process or compose")
+            raise InputError(
+                "--engine host only recommends (scale): it runs no replicas; choose process, compose or swarm"
+            )
 
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
-        if self.engine.name == "compose":
+        if self.rendered:
             from cfscale.cli.render import write_manifests
 
-            write_manifests(self.plan, "compose", self.manifests, force=force)
+            write_manifests(self.plan, self.engine.name, self.manifests, force=force)
+
+    def fitting(self, counts: dict[str, int]) -> dict[str, int]:
+        """The counts that there are machines for; what is left out is said."""
+        if self.nodes is None:
+            return counts
+        from cfscale.core.swarm import fitting
+
+        found = fitting(self.plan, counts, self.nodes())
+        for name, count in found.items():
+            if count < counts[name]:
+                console.warn(f"{name}: {count} of {counts[name]} replicas: each takes the port of a node of its own")
+        return found
 
     @property
     def queue_password(self) -> Path:
         """The file with the queue's password; there is none before the first ``up``."""
-        return (
-            self.manifests / "secrets" / "queue_password"
-            if self.engine.name == "compose"
-            else self.state.folder / "queue_password"
-        )
+        return self.manifests / "secrets" / "queue_password" if self.rendered else self.state.folder / "queue_password"
 
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
         """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
         running = any(item.service == "loadbalancer" and item.state in _ALIVE for item in replicas)
         published = self.plan.service("loadbalancer").publish
-        return published.split("-")[0] if running and published else None
+        return published.split("-")[0].replace(EVERYWHERE, "127.0.0.1") if running and published else None
 
 
 def state_of(plan: DeploymentPlan) -> State:
@@ -73,9 +95,9 @@ def state_of(plan: DeploymentPlan) -> State:
     return State(state_folder(plan.name, os.environ))
 
 
-def manifests_of(state: State) -> Path:
-    """Where ``up`` renders the manifests of a Compose deployment."""
-    return state.folder / "compose"
+def manifests_of(state: State, engine: str = "compose") -> Path:
+    """Where ``up`` renders the manifests of a deployment."""
+    return state.folder / engine
 
 
 def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out: Path | None = None) -> Deployment:
@@ -93,7 +115,8 @@ def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out:
 
         process = ProcessEngine(plan, state.folder, _base(profile))
         return Deployment(plan, state, process, None, state.folder, lambda: process.notes)
-    return _compose(plan, state, out or manifests_of(state))
+    join = _swarm if name == "swarm" else _compose
+    return join(plan, state, out or manifests_of(state, name))
 
 
 def _choose(plan: DeploymentPlan, wanted: str, state: State) -> str:
@@ -148,6 +171,20 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
     balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
     return Deployment(plan, state, engine, balancer, manifests, lambda: ())
+
+
+def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
+    """Docker Swarm acts, and drains by itself: it takes no names of victims, so that no balancer is told of them."""
+    from cfscale.adapters.cgroup import CgroupReader
+    from cfscale.adapters.docker_engine import StatsReader
+    from cfscale.adapters.docker_engine.swarm import DockerSwarm
+    from cfscale.adapters.swarm import SwarmEngine
+    from cfscale.core.swarm import carried
+
+    plan, manager = carried(plan), DockerSwarm()
+    readers = (CgroupReader().read, StatsReader(manager.measure).read)
+    engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
+    return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes)
 
 
 def _balancers(engine: Engine) -> list[Replica]:

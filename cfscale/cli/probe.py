@@ -134,8 +134,8 @@ def deployed(deployment: "Deployment", timeout_seconds: float | None = None) -> 
             raise UnavailableError(
                 f"nothing of {deployment.plan.name} runs on engine {deployment.engine.name}: start it with 'cfscale up'"
             )
-        everything = deployment.engine.name == "compose"
-        targets = plan_targets(deployment.plan, replicas, _queue_secret(deployment), all_services=everything)
+        secrets, everything = _queue_secret(deployment), deployment.rendered
+        targets = plan_targets(deployment.plan, replicas, secrets, all_services=everything)
         return timed(targets, timeout_seconds)
 
     return look

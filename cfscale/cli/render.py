@@ -1,5 +1,6 @@
 """``cfscale render``: write the manifests of a plan, or compare them with what is on disk."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,14 @@ from cfscale.cli.options import (
     load_plan,
 )
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
-TARGETS = ("compose",)
+TARGETS = ("compose", "swarm", "helm")
 
 
 def render(
-    target: Annotated[str, typer.Option("--target", metavar="compose", help="What to write manifests for.")],
+    target: Annotated[str, typer.Option("--target", metavar="compose|swarm|helm", help="What to write manifests for.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory that holds nothing but what cfscale renders.")
     ],
@@ -44,32 +46,108 @@ def render(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite files that were edited by hand or are not ours.")
     ] = False,
+    package: Annotated[
+        Path | None,
+        typer.Option(
+            "--package",
+            metavar="FILE",
+            help="Target helm: also write the chart as a package, the same bytes wherever it is made.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
+
+    What the target cannot carry of the plan is listed on stderr, and so is what is left for you to do.
 
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
     cfscale render acme.yaml --target compose --out deploy --check
+
+    cfscale render acme.yaml --target swarm --out stack
+
+    cfscale render acme.yaml --target helm --out chart --package acme.tgz
     """
     if target not in TARGETS:
         raise InputError(f"--target '{target}': this version renders {', '.join(TARGETS)}")
+    if package is not None and (target != "helm" or check or diff):
+        raise InputError("--package goes with --target helm, and not with --check or --diff")
     plan = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
     if check or diff:
         return _compare(plan, target, out, show=diff)
     for name in write_manifests(plan, target, out, force=force):
         console.note(f"wrote {out / name}")
+    if package is not None:
+        _write_package(plan, package)
+    for line in _remarks(plan, target, out):
+        console.note(line)
     return 0
+
+
+def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
+    """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
+    if target == "helm":
+        yield from _helm_remarks(plan, out)
+    if target != "swarm":
+        return
+    from cfscale.core.swarm import HERE, keepers, losses, pin_label
+
+    yield from (loss.line() for loss in losses(plan))
+    for service in plan.services:
+        if service.build:
+            yield f"to do: docker build --tag {service.image} {out / 'images' / service.name} && docker push {service.image}"
+    for name in keepers(plan):
+        yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
+
+
+def _helm_remarks(plan: DeploymentPlan, out: Path) -> Iterator[str]:
+    from cfscale.render.helm import losses
+
+    yield from (loss.line() for loss in losses(plan))
+    for service in plan.services:
+        if service.build:
+            image = f"REGISTRY/{service.image}"
+            yield f"to do: docker build --tag {image} {out / 'images' / service.name} && docker push {image}"
+    yield f"to do: helm upgrade --install {plan.name} {out} --set global.imageRegistry=REGISTRY --wait"
 
 
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
     """Path to text of every file, and the text of the lock file."""
     from cfscale.adapters.assets import load_templates
-    from cfscale.render.compose import render as render_compose
     from cfscale.render.lock import lock_document
 
     templates = load_templates()
-    files = render_compose(plan, templates)
+    if target == "swarm":
+        plan = carried(plan)
+    files = _files(plan, target, templates)
     return files, lock_document(plan, target, files, templates)
+
+
+def _files(plan: DeploymentPlan, target: str, templates: Mapping[str, str]) -> dict[str, str]:
+    if target == "helm":
+        from cfscale.render import helm
+
+        return helm.render(plan, templates, _presets(plan))
+    from cfscale.render import compose, swarm
+
+    return (swarm if target == "swarm" else compose).render(plan, templates)
+
+
+def _presets(plan: DeploymentPlan) -> dict[str, DeploymentPlan]:
+    """Each tier at its top, for the values files that the chart ships beside its own."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.core.presets import presets
+
+    return presets(load_catalogue(), plan.name)
+
+
+def _write_package(plan: DeploymentPlan, path: Path) -> None:
+    from cfscale.adapters.files import write_bytes
+    from cfscale.render.helm.package import packaged
+
+    files, _ = rendered(plan, "helm")
+    write_bytes(path, packaged(files))
+    console.note(f"wrote {path}")
 
 
 def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
@@ -77,9 +155,23 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
     from cfscale.adapters.files import ensure_secrets, write_tree
 
     files, lock_text = rendered(plan, target)
+    env_files = _env_files(plan) if target == "swarm" else ()
+    if target == "swarm":
+        from cfscale.adapters.checkers import check_stack
+
+        if remark := check_stack(files, env_files):
+            console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
-    ensure_secrets(out)
+    if target != "helm":  # a cluster keeps its own
+        ensure_secrets(out, env_files)
     return written
+
+
+def _env_files(plan: DeploymentPlan) -> tuple[str, ...]:
+    """What docker stack reads and must find, if empty: the operator's own variables."""
+    from cfscale.render.context import OURS, env_file
+
+    return tuple(env_file(service) for service in plan.services if service.name in OURS)
 
 
 def _compare(plan: DeploymentPlan, target: str, out: Path, *, show: bool) -> int:

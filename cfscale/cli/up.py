@@ -62,6 +62,8 @@ def up(
     Examples:   cfscale up
 
     cfscale up acme.yaml --engine process --detach
+
+    cfscale up acme.yaml --engine swarm
     """
     from cfscale.adapters.lock import Lock
     from cfscale.cli.engines import open_deployment
@@ -77,6 +79,7 @@ def up(
     deployment.state.create()
     with Lock(deployment.engine.target, command="cfscale up", started_at=_now()):
         counts = counts_to_start(plan, live_replicas(deployment.engine), reset=reset_replicas)
+        counts = deployment.fitting(counts)
         deployment.prepare(force=force)
         deployment.state.record_engine(deployment.engine.name)
         if deployment.engine.name != "process" or detach:

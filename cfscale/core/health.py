@@ -157,9 +157,13 @@ def standing(target: Target) -> Attempt | None:
         return Attempt(_STANDING[replica.state], shown(f"{replica.state.value}{because}"))
     if target.health.kind is HealthKind.NONE:
         return Attempt(_UNASKED[replica.state], shown(f"{replica.state.value}{because}; it has no health question"))
-    if replica.address is None:
-        return Attempt(State.UNKNOWN, "the engine knows no address of it")
-    return None
+    if replica.address is not None:
+        return None
+    if replica.vouched:
+        return Attempt(
+            _UNASKED[replica.state], shown(f"{replica.state.value}{because}, says the engine; not reached from here")
+        )
+    return Attempt(State.UNKNOWN, "the engine knows no address of it")
 
 
 _STANDING = {

@@ -33,7 +33,8 @@ class Quality(StrEnum):
 class Replica:
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
-    ``reason`` says in words why the state is what it is, where the engine knows more than the state.
+    ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``vouched``: the
+    engine asks for its health all the time and replaces what fails, so that its word counts where nobody else reaches it.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Replica:
     pid: int | None = None
     restarts: int = 0
     reason: str = ""
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

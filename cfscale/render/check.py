@@ -12,20 +12,11 @@ import yaml
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import ActionError, InputError
+from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
 
 _SHOWN = 3
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# fmt: off
-_TOP_KEYS = frozenset({
-    "configs", "name", "networks", "secrets", "services", "volumes", "x-common", "x-replace", "x-rollback", "x-update",
-})
-_SERVICE_KEYS = frozenset({
-    "build", "cap_drop", "command", "configs", "depends_on", "deploy", "env_file", "environment", "healthcheck", "image", "init",
-    "labels", "logging", "networks", "ports", "pull_policy", "read_only", "restart", "secrets", "security_opt",
-    "stop_grace_period", "stop_signal", "tmpfs", "user", "volumes",
-})
-# fmt: on
 _UNITS: Mapping[str, Callable[[str], float]] = {
     "cpus": parse_cpu,
     "memory": parse_size,
@@ -37,11 +28,11 @@ _UNITS: Mapping[str, Callable[[str], float]] = {
 _MILLISECOND = 0.001
 
 
-def compare(plan: DeploymentPlan, files: Mapping[str, str]) -> None:
+def compare(plan: DeploymentPlan, files: Mapping[str, str], dialect: Dialect = COMPOSE) -> None:
     """Raise ActionError where the rendered text says anything else than the plan; it names the first differences."""
     found = [
-        *_compose(plan, files["compose.yaml"]),
-        *_haproxy(plan, files["config/haproxy.cfg"]),
+        *_manifest(plan, files[dialect.manifest], dialect),
+        *_haproxy(plan, files["config/haproxy.cfg"], dialect.peers),
         *_valkey(plan, files["config/valkey.conf"]),
     ]
     if found:
@@ -67,17 +58,19 @@ def _same(planned: object, rendered: object) -> bool:
     return type(planned) is type(rendered) and planned == rendered
 
 
-def _compose(plan: DeploymentPlan, text: str) -> Iterator[str]:
-    document, expected = _parsed(text), _expected_services(plan)
+def _manifest(plan: DeploymentPlan, text: str, dialect: Dialect) -> Iterator[str]:
+    document, expected = _parsed(text), _expected_services(plan, dialect)
     services = document.get("services")
     services = services if isinstance(services, dict) else {}
-    yield from _keys("compose.yaml", document, _TOP_KEYS)
+    yield from _keys(dialect.manifest, document, dialect.top_keys)
     yield from _differences(
-        "compose.yaml", {"name": plan.name, "services": sorted(expected)}, {**document, "services": sorted(services)}
+        dialect.manifest,
+        {dialect.name_key: plan.name, "services": sorted(expected)},
+        {**document, "services": sorted(services)},
     )
     for name, planned in expected.items():
         rendered = services.get(name, {})
-        yield from _keys(f"services.{name}", rendered, _SERVICE_KEYS)
+        yield from _keys(f"services.{name}", rendered, dialect.service_keys)
         yield from _differences(f"services.{name}", planned, {path: _at(rendered, path) for path in planned})
 
 
@@ -108,16 +101,16 @@ def _at(mapping: object, path: str) -> object:
         return value
 
 
-def _expected_services(plan: DeploymentPlan) -> dict[str, dict[str, object]]:
-    found = {service.name: _facts(service, service.replicas) for service in plan.services}
+def _expected_services(plan: DeploymentPlan, dialect: Dialect) -> dict[str, dict[str, object]]:
+    found = {service.name: _facts(service, service.replicas, dialect) for service in plan.services}
     queue = plan.service("queue")
     if queue.replicas > 1:
-        found["queue"] = _facts(queue, 1)
-        found["queue-replica"] = _facts(queue, queue.replicas - 1)
+        found["queue"] = _facts(queue, 1, dialect)
+        found["queue-replica"] = _facts(queue, queue.replicas - 1, dialect)
     return found
 
 
-def _facts(service: Service, replicas: int) -> dict[str, object]:
+def _facts(service: Service, replicas: int, dialect: Dialect) -> dict[str, object]:
     facts: dict[str, object] = {
         "image": _literal(service.image),
         "deploy.replicas": replicas,
@@ -126,7 +119,7 @@ def _facts(service: Service, replicas: int) -> dict[str, object]:
         "deploy.resources.reservations.cpus": service.cpu_request_millicores,
         "deploy.resources.reservations.memory": service.memory_request_bytes,
         "stop_grace_period": float(service.stop_grace_seconds),
-        "ports": _ports(service),
+        "ports": dialect.ports(service),
     }
     if service.name != "queue":
         facts["command"] = [_literal(argument) for argument in service.command] or None
@@ -147,18 +140,11 @@ def _health_facts(service: Service) -> dict[str, object]:
     }
 
 
-def _ports(service: Service) -> list[dict[str, object]] | None:
-    if service.publish is None:
-        return None
-    host, _, published = service.publish.rpartition(":")
-    return [{"host_ip": host.strip("[]"), "published": published, "target": service.port, "protocol": "tcp"}]
-
-
 def _literal(value: str) -> str:
     return value.replace("$", "$$")
 
 
-def _haproxy(plan: DeploymentPlan, text: str) -> Iterator[str]:
+def _haproxy(plan: DeploymentPlan, text: str, peers: str) -> Iterator[str]:
     sections = _sections(text)
     public = sections.get("frontend public", [])
     for service in plan.services:
@@ -167,7 +153,7 @@ def _haproxy(plan: DeploymentPlan, text: str) -> Iterator[str]:
             yield from _differences(where, {prefix: service.name}, {prefix: _leads_to(public, prefix)})
         if service.routes:
             lines = sections.get(f"backend {service.name}", [])
-            yield from _differences(where, _backend_facts(service), _backend_rendered(lines))
+            yield from _differences(where, _backend_facts(service, peers), _backend_rendered(lines))
 
 
 def _sections(text: str) -> dict[str, list[list[str]]]:
@@ -191,12 +177,12 @@ def _leads_to(lines: Sequence[Sequence[str]], path: str) -> str | None:
     return next((words[1] for words in lines if words[0] == "default_backend"), None)
 
 
-def _backend_facts(service: Service) -> dict[str, object]:
+def _backend_facts(service: Service, peers: str) -> dict[str, object]:
     health = service.health
     web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
     return {
         "slots": str(service.max_replicas),
-        "address": f"{service.name}:{service.port}",
+        "address": f"{peers}{service.name}:{service.port}",
         "fall": str(health.fall),
         "rise": str(health.rise),
         "uri": health.path if web else None,

@@ -2,7 +2,7 @@
 
     context ─▶ config/haproxy.cfg, config/valkey.conf ─▶ compose.yaml (carries their digests) ─▶ check ─▶ files
 
-One cell is one project. The text depends on nothing but the arguments; what ``check`` finds different from the plan
+One cell is one project. Another dialect gives the same files with another manifest. The text depends on nothing but the arguments; what ``check`` finds different from the plan
 is never returned.
 """
 
@@ -12,30 +12,34 @@ from collections.abc import Mapping
 from cfscale.core.plan import DeploymentPlan
 from cfscale.errors import InputError
 from cfscale.render import check, context
+from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.engine import Engine
 from cfscale.render.images import build_contexts
 
 
-def render(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
+def render(plan: DeploymentPlan, templates: Mapping[str, str], dialect: Dialect = COMPOSE) -> dict[str, str]:
     """Text of every file by its relative path; raises InputError for a value that cannot be rendered.
 
     ActionError means that a template is broken: unknown name, unquoted value, or a file that differs from the plan.
     """
-    template = f"compose/{plan.tier}.yaml.j2"
+    template = f"{dialect.name}/{plan.tier}.yaml.j2"
     if template not in templates:
-        raise InputError(f"tier {plan.tier!a} has no compose template: {_tiers(templates)}")
+        raise InputError(f"tier {plan.tier!a} has no {dialect.name} template: {_tiers(templates, dialect.name)}")
     engine = Engine(templates)
-    haproxy = engine.render("config/haproxy.cfg.j2", {"tier": plan.tier, "balancer": context.balancer(plan)})
+    haproxy = engine.render(
+        "config/haproxy.cfg.j2", {"tier": plan.tier, "balancer": context.balancer(plan, dialect.peers)}
+    )
     valkey = engine.render("config/valkey.conf.j2", {"tier": plan.tier, "queue": context.queue(plan)})
     digests = {"haproxy": _digest(haproxy), "valkey": _digest(valkey)}
-    compose = engine.render(template, {**context.project(plan), "digests": digests})
-    files = {"compose.yaml": compose, "config/haproxy.cfg": haproxy, "config/valkey.conf": valkey}
-    check.compare(plan, files)
+    manifest = engine.render(template, {**context.project(plan), "digests": digests})
+    files = {dialect.manifest: manifest, "config/haproxy.cfg": haproxy, "config/valkey.conf": valkey}
+    check.compare(plan, files, dialect)
     return {**files, **build_contexts(plan, templates)}
 
 
-def _tiers(templates: Mapping[str, str]) -> str:
-    names = [path.removeprefix("compose/").removesuffix(".yaml.j2") for path in templates if path.count("/") == 1]
+def _tiers(templates: Mapping[str, str], folder: str) -> str:
+    own = [path.removeprefix(f"{folder}/") for path in templates if path.startswith(f"{folder}/")]
+    names = [path.removesuffix(".yaml.j2") for path in own]
     return "there is one for " + ", ".join(sorted(name for name in names if "/" not in name and name != "base"))
 
 

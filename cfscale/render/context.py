@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.swarm import HERE, keepers, pin_label
 from cfscale.core.units import MIB, format_cpu, format_duration, format_size
 from cfscale.errors import InputError
 from cfscale.render.families import START_ALLOWANCE_SECONDS, family_of, health_command
@@ -26,7 +27,7 @@ _ALGORITHMS = {
 }
 _LOG_LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "err"}
 # the platform's own services: they know the queue, and may need secrets of the operator
-_OURS = frozenset({"coordinator", "agents"})
+OURS = frozenset({"coordinator", "agents"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Port:
     host: str
     published: str
     target: int
+
+    @property
+    def first(self) -> int:
+        """The port, or the first of the range, as a number."""
+        return int(self.published.partition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,13 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One scaled service as the balancer sees it; ``check_path`` None asks for a connection only."""
+    """One scaled service as the balancer sees it: ``host`` is what DNS gives all replicas for.
+
+    ``check_path`` None asks for a connection only.
+    """
 
     name: str
+    host: str
     slots: int
     port: int
     algorithm: str
@@ -118,13 +128,14 @@ class Queue:
 
 
 def project(plan: DeploymentPlan) -> dict[str, object]:
-    """The names that the compose templates use; raises InputError for a value that Compose cannot carry."""
+    """The names that the templates of a manifest use; raises InputError for a value that cannot be carried."""
     found = _containers(plan)
     return {
         "name": plan.name,
         "tier": plan.tier,
         "cells": plan.cells,
         "containers": found,
+        "pins": {name: f"node.labels.{pin_label(plan, name)} == {HERE}" for name in keepers(plan)},
         # a queue without a check can never be healthy
         "queue_ready": "service_healthy" if found["queue"].health else "service_started",
     }
@@ -160,7 +171,7 @@ def _container(
         user=family_of(service).user,
         command=command or (_queue_command(service) if is_queue else service.command),
         environment=environment(plan, service),
-        env_file=f"./secrets/{service.name}.env" if service.name in _OURS else None,
+        env_file=f"./secrets/{env_file(service)}" if service.name in OURS else None,
         health=_health(service),
         port=_port(service),
     )
@@ -172,7 +183,7 @@ def _queue_command(queue: Service) -> tuple[str, ...]:
 
 def environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
     """Variables of a service, in the order of their names; raises InputError for a name that is none."""
-    given = _platform(plan, service) if service.name in _OURS else {}
+    given = _platform(plan, service) if service.name in OURS else {}
     merged = {**given, **service.env}
     for name in merged:
         if not _ENV_NAME.fullmatch(name):
@@ -193,6 +204,11 @@ def _platform(plan: DeploymentPlan, service: Service) -> dict[str, str]:
         heap = max(1, service.memory_limit_bytes * plan.settings.limits.heap_percent // 100 // MIB)
         found["NODE_OPTIONS"] = f"--max-old-space-size={heap}"
     return found
+
+
+def env_file(service: Service) -> str:
+    """The name of the file with the operator's own variables for a service, beside the secrets."""
+    return f"{service.name}.env"
 
 
 def _health(service: Service) -> HealthCheck | None:
@@ -220,8 +236,11 @@ def _port(service: Service) -> Port | None:
     return Port(host.removeprefix("[").removesuffix("]"), published, service.port)
 
 
-def balancer(plan: DeploymentPlan) -> Balancer:
-    """The balancer's configuration; raises InputError for a route or a setting it cannot carry."""
+def balancer(plan: DeploymentPlan, peers: str = "") -> Balancer:
+    """The balancer's configuration; raises InputError for a route or a setting it cannot carry.
+
+    ``peers`` is what the target puts before a service's name where every replica is meant.
+    """
     service, settings = plan.service("loadbalancer"), plan.settings
     routes = _routes(plan)
     cores = service.cpu_limit_millicores or service.cpu_request_millicores
@@ -234,7 +253,7 @@ def balancer(plan: DeploymentPlan) -> Balancer:
         hard_stop=_milliseconds(max(1.0, service.stop_grace_seconds - 1)),
         routes=tuple((prefix, name) for prefix, name in routes if prefix != "/"),
         default=dict(routes).get("/"),
-        backends=tuple(_backend(plan, service) for service in plan.services if service.routes),
+        backends=tuple(_backend(plan, service, peers) for service in plan.services if service.routes),
     )
 
 
@@ -256,11 +275,12 @@ def _path(service: Service, path: str) -> str:
     return path
 
 
-def _backend(plan: DeploymentPlan, service: Service) -> Backend:
+def _backend(plan: DeploymentPlan, service: Service, peers: str) -> Backend:
     health = service.health
     web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
     return Backend(
         name=service.name,
+        host=f"{peers}{service.name}",
         slots=service.max_replicas,
         port=service.port,
         algorithm=_known(_ALGORITHMS, plan.settings.strategy, "load balancing strategy"),

@@ -14,10 +14,10 @@ from cfscale.errors import ActionError, InputError
 from cfscale.render import compose
 from tests.conftest import ROOT
 from tests.render.conftest import IMAGES
+from tests.render.golden import assert_golden
 from tests.render.plans import TIERS, changed, plan_for
 from tests.render.test_emit import NASTY, TEXTS
 
-GOLDEN = ROOT / "tests" / "golden" / "compose"
 TEMPLATES = {
     **{str(p.relative_to(ROOT / "templates")): p.read_text() for p in (ROOT / "templates").rglob("*.j2")},
     **IMAGES,
@@ -33,15 +33,8 @@ def services_of(files: Mapping[str, str]) -> dict[str, Any]:
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_tier_renders_as_it_did(tier: str, templates: Mapping[str, str]) -> None:
     files = {path: text for path, text in compose.render(plan_for(tier), templates).items() if path not in IMAGES}
-    folder = GOLDEN / tier
-    if os.environ.get("CFSCALE_UPDATE_GOLDEN"):
-        for path, text in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
 
-    expected = {str(p.relative_to(folder)): p.read_text(encoding="utf-8") for p in folder.rglob("*") if p.is_file()}
-
-    assert files == expected
+    assert_golden(f"compose/{tier}", files)
 
 
 @pytest.mark.parametrize("seed", ["1", "2"])

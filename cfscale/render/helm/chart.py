@@ -64,7 +64,7 @@ def _readme(plan: DeploymentPlan, values: Values) -> dict[str, object]:
         "name": plan.name,
         "tier": plan.tier,
         "builds": [{"name": item.name, "image": item.image} for item in plan.services if item.build],
-        "losses": losses(plan) or ("nothing",),
+        "losses": [loss.line() for loss in losses(plan)] or ["nothing"],
         "rows": rows,
     }
 

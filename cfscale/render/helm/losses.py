@@ -2,43 +2,101 @@
 
 from collections.abc import Iterator
 
+from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.render.helm.fill import values_of
 
-
-def losses(plan: DeploymentPlan) -> tuple[str, ...]:
-    """One line each; empty where everything is carried as planned."""
-    found = [line for service in plan.services for line in _service(plan, service)]
-    return (*found, *_scaling(plan))
+_OK = 200
 
 
-def _service(plan: DeploymentPlan, service: Service) -> Iterator[str]:
-    name, health = service.name, service.health
-    if service.cpu_limit_millicores is not None:
-        yield f"services.{name}.cpu_limit: not enforced unless cpuLimits.enabled; limits throttle even where a machine is idle"
-    if service.memory_limit_bytes is not None and service.memory_request_bytes < service.memory_limit_bytes:
-        yield f"services.{name}.memory_request: all of the limit is reserved, since machines are sized by it"
-    if service.publish is not None:
-        yield f"services.{name}.publish: {service.publish} is an address of a single host; see exposure in values.yaml"
-    if health.kind in {HealthKind.HTTP, HealthKind.JSONRPC} and (health.status != 200 or health.json):
-        yield f"services.{name}.health: any status from 200 to 399 counts as healthy; cfscale probe asks for the exact one"
-    if any(value != int(value) for value in (health.interval_seconds, health.timeout_seconds)):
-        yield f"services.{name}.health: interval and timeout are rounded up to whole seconds"
-    if service.stop_grace_seconds != int(service.stop_grace_seconds):
-        yield f"services.{name}.stop_grace: rounded up to whole seconds"
-    if name == "database":
-        yield "services.database.image: the image of the operator CloudNativePG is used, which also promotes and repairs"
-    if name == "pooler":
-        yield "services.pooler.image: the operator CloudNativePG runs its own PgBouncer, on port 5432"
+def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
+    """Empty where everything is carried as planned."""
+    return (*_sizes(plan), *_health(plan), *_operators(plan), *_scaling(plan))
 
 
-def _scaling(plan: DeploymentPlan) -> Iterator[str]:
-    scaled = [service.name for service in plan.services if service.scaled]
+def _loss(services: tuple[str, ...], field: str, planned: str, carried: str, why: str) -> Iterator[Loss]:
+    if services:
+        yield Loss("helm", services, field, planned, carried, why)
+
+
+def _sizes(plan: DeploymentPlan) -> Iterator[Loss]:
+    capped = tuple(s.name for s in plan.services if s.cpu_limit_millicores is not None)
+    raised = tuple(s.name for s in plan.services if s.memory_request_bytes < (s.memory_limit_bytes or 0))
+    published = tuple(s.name for s in plan.services if s.publish is not None)
+    yield from _loss(
+        capped,
+        "cpu_limit",
+        "enforced",
+        "only with cpuLimits.enabled",
+        "a limit throttles even where the machine is idle",
+    )
+    yield from _loss(
+        raised, "memory_request", "part of the limit", "all of the limit is reserved", "machines are sized by limits"
+    )
+    yield from _loss(
+        published,
+        "publish",
+        "a port of the host",
+        "a Service inside the cluster",
+        "the host's address means nothing there: see exposure in values.yaml",
+    )
+
+
+def _health(plan: DeploymentPlan) -> Iterator[Loss]:
+    exact = tuple(s.name for s in plan.services if _asks_more(s))
+    parts = tuple(s.name for s in plan.services if _has_parts(s))
+    yield from _loss(
+        exact,
+        "health",
+        "an exact status or body",
+        "any status from 200 to 399",
+        "kubelets ask no more; cfscale probe does",
+    )
+    yield from _loss(
+        parts, "health, stop_grace", "parts of a second", "rounded up", "Kubernetes knows whole seconds"
+    )
+
+
+def _asks_more(service: Service) -> bool:
+    health = service.health
+    return health.kind in {HealthKind.HTTP, HealthKind.JSONRPC} and (health.status != _OK or bool(health.json))
+
+
+def _has_parts(service: Service) -> bool:
+    health = service.health
+    return any(
+        value != int(value)
+        for value in (health.interval_seconds, health.timeout_seconds, service.stop_grace_seconds)
+    )
+
+
+def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
+    names = {service.name for service in plan.services}
+    if "database" in names:
+        yield from _loss(
+            ("database",), "image", "the plan's", "CloudNativePG's", "the operator promotes and repairs its own"
+        )
+    if "pooler" in names:
+        yield from _loss(
+            ("pooler",), "image, port", "the plan's", "CloudNativePG's, port 5432", "the operator runs the pools"
+        )
+
+
+def _scaling(plan: DeploymentPlan) -> Iterator[Loss]:
+    scaled = tuple(service.name for service in plan.services if service.scaled)
     engine = values_of(plan).autoscaling.engine
-    if scaled and engine == "hpa":
-        yield f"scaling of {', '.join(scaled)}: by the cluster's HPA; it has one tolerance for CPU and memory, so the wider dead band holds for both"
-        yield "scaling below Kubernetes 1.35: the HPA has no tolerance of its own there; autoscaling.engine=keda keeps the dead band"
-    if scaled and engine == "keda":
-        yield f"scaling of {', '.join(scaled)}: by KEDA, from series that Prometheus records"
+    if engine == "hpa":
+        yield from _loss(
+            scaled,
+            "scaling",
+            "a dead band each for CPU and memory",
+            "the wider one for both, from Kubernetes 1.35 on; a tolerance of a tenth below",
+            "an HPA has one tolerance for all metrics; autoscaling.engine=keda keeps both",
+        )
+    else:
+        yield from _loss(scaled, "scaling", "by cfscale", "by KEDA", "from series that Prometheus records")
     if plan.scaling.policies != ("resource",):
-        yield f"scaling.policies {', '.join(plan.scaling.policies)}: the cluster scales by CPU and memory alone"
+        words = ", ".join(str(policy) for policy in plan.scaling.policies)
+        yield from _loss(
+            scaled, "scaling.policies", words, "CPU and memory, and the forecast where the tier predicts", "the cluster's engines know no others"
+        )
