@@ -39,7 +39,7 @@ def load_catalogue() -> Catalogue:
 
 
 def _sources(folder: Path) -> dict[str, bytes]:
-    names = (*TIERS, "rules", "services", "ledger")
+    names = (*TIERS, "rules", "services", "images", "ledger")
     try:
         return {name: (folder / f"{name}.yaml").read_bytes() for name in names}
     except OSError as error:
@@ -64,6 +64,7 @@ def compile_catalogue(sources: Mapping[str, bytes] | None = None) -> bytes:
         "tiers": [parsed[name] for name in TIERS],
         "rules": {**{name: parsed["rules"][name] for name in LISTS}, "leaves": leaves},
         "services": parsed["services"],
+        "images": parsed["images"],
         "ledger": parsed["ledger"],
     }
     return _header(sources) + json.dumps(document, separators=(",", ":")).encode() + b"\n"

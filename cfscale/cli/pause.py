@@ -9,7 +9,7 @@ import typer
 from cfscale.cli import console
 from cfscale.cli.options import Sizing, load_profile
 from cfscale.core.decision import timestamp
-from cfscale.core.services import SERVICES
+from cfscale.core.roster import SERVICES, known
 from cfscale.core.workload import duration
 from cfscale.errors import InputError
 
@@ -82,7 +82,7 @@ def _set(service: str | None, profile: str | None, *, scale_in: bool, scale_out:
     """Store when the pause of these directions ends (neither given: both) and return whom it concerns."""
     from cfscale.adapters.state import ALL_SERVICES, State, state_folder
 
-    if service is not None and service not in SERVICES:
+    if service is not None and not known(service):
         raise InputError(f"no service is called '{service}': the services are {', '.join(SERVICES)}")
     name = load_profile(profile, Sizing()).name
     state, both = State(state_folder(name, os.environ)), scale_in == scale_out

@@ -12,8 +12,9 @@ from msgspec import Struct
 
 from cfscale.core.ledger import entry
 from cfscale.core.plan import LedgerEntry, Settings
+from cfscale.core.roster import shares_of
 from cfscale.core.rules import cpu_of, working_memory
-from cfscale.core.tier import Catalogue, Tier
+from cfscale.core.tier import AGENTS, Catalogue, Tier, pool_kind
 from cfscale.core.units import format_cpu, format_size
 from cfscale.core.workload import Profile, Workload
 
@@ -62,7 +63,7 @@ class Count(Struct, frozen=True):
 
 def count_of(name: str, cell: Cell, shape: Shape) -> Count:
     """How many replicas a service of a cell needs; raises KeyError for an unknown service."""
-    return _COUNTS[name](cell, shape)
+    return _agents(name, cell, shape) if pool_kind(name) == AGENTS else _COUNTS[name](cell)
 
 
 def _largest(drivers: dict[str, int], source: str, entries: tuple[LedgerEntry, ...] = ()) -> Count:
@@ -72,7 +73,7 @@ def _largest(drivers: dict[str, int], source: str, entries: tuple[LedgerEntry, .
     return Count(drivers[driver], driver, f"max({counts})" if len(drivers) > 1 else counts, source, entries)
 
 
-def _coordinators(cell: Cell, _shape: Shape) -> Count:
+def _coordinators(cell: Cell) -> Count:
     limit = cell.catalogue.rules.leaf(f"environments.{cell.profile.environment}.agents")
     needed = ceil(cell.workload.agents / limit.exact)
     words = f"ceil({cell.workload.agents} agents / {limit.value} an instance)"
@@ -80,16 +81,19 @@ def _coordinators(cell: Cell, _shape: Shape) -> Count:
     return _largest({"replication_factor": cell.settings.replication_factor, "agents": needed}, limit.source, (driver,))
 
 
-def _agents(cell: Cell, shape: Shape) -> Count:
-    """The largest of memory, CPU, copies, and what the other services leave of the demand."""
-    memory, cpu = _agents_memory(cell, shape), _agents_cpu(cell, shape)
+def _agents(name: str, cell: Cell, shape: Shape) -> Count:
+    """The largest of memory, CPU, copies, and for the first pool what the other services leave of the demand."""
+    share = shares_of(cell.profile)[name]
+    memory, cpu = _agents_memory(name, cell, shape, share), _agents_cpu(name, cell, shape, share)
     drivers = {
         "memory": int(memory.value) + cell.spare,
         "cpu": int(cpu.value) + cell.spare,
         "replication_factor": cell.settings.replication_factor,
     }
-    entries = [memory, cpu]
-    if "agents" not in cell.profile.scaling.services:  # a count that the profile bounds is the operator's own
+    words = "all that no pool carries" if name == AGENTS else f"services.{name}.share, else as much as each other"
+    entries = [entry(cell.catalogue, f"{name}.share", float(share), words, "profile"), memory, cpu]
+    # a count that the profile bounds is the operator's own
+    if name == AGENTS and AGENTS not in cell.profile.scaling.services:
         entries += _agents_demand(cell, shape)
         drivers["demand"] = int(entries[-1].value)
     count = _largest(drivers, f"{memory.source}, {cpu.source}", tuple(entries))
@@ -97,25 +101,29 @@ def _agents(cell: Cell, shape: Shape) -> Count:
     return Count(count.replicas, count.driver, f"{count.formula}{spare}", count.source, count.drivers)
 
 
-def _agents_memory(cell: Cell, shape: Shape) -> LedgerEntry:
+def _agents_memory(name: str, cell: Cell, shape: Shape, share: Fraction) -> LedgerEntry:
     rules, target = cell.catalogue.rules, cell.catalogue.rules.leaf("sizing.target_utilisation")
     agent, task = rules.leaf(rules.agent_memory(cell.profile.agent_class)), rules.leaf("sizing.task_memory")
-    needed = working_memory(rules, cell.workload, cell.profile.agent_class)
+    needed = share * working_memory(rules, cell.workload, cell.profile.agent_class)
     words = (
-        f"ceil(({agent.value} {agent.unit} x {cell.workload.agents} agents + {task.value} {task.unit} x {cell.workload.tasks} tasks)"
+        f"ceil({_part(share)}({agent.value} {agent.unit} x {cell.workload.agents} agents + {task.value} {task.unit} x {cell.workload.tasks} tasks)"
         f" / ({format_size(shape.memory_limit)} x {target.value}))"
     )
     source = f"{agent.source}, {task.source}, {target.source}"
     replicas = ceil(needed / (shape.memory_limit * target.exact))
-    return entry(cell.catalogue, "agents.driver.memory", replicas, words, source)
+    return entry(cell.catalogue, f"{name}.driver.memory", replicas, words, source)
 
 
-def _agents_cpu(cell: Cell, shape: Shape) -> LedgerEntry:
+def _part(share: Fraction) -> str:
+    return "" if share == 1 else f"{float(share):g} x "
+
+
+def _agents_cpu(name: str, cell: Cell, shape: Shape, share: Fraction) -> LedgerEntry:
     intercept = cell.catalogue.rules.leaf("sizing.cpu_intercept")
-    needed = cpu_of(cell.catalogue, cell.workload) - intercept.millicores
+    needed = share * (cpu_of(cell.catalogue, cell.workload) - intercept.millicores)
     words = f"ceil(({float(needed) / 1000:g} cores beyond the {intercept.value} that no agents need) / {format_cpu(shape.cpu_request)})"
     replicas = ceil(needed / shape.cpu_request)
-    return entry(cell.catalogue, "agents.driver.cpu", replicas, words, cell.tier.resources["cpu"].source)
+    return entry(cell.catalogue, f"{name}.driver.cpu", replicas, words, cell.tier.resources["cpu"].source)
 
 
 def _agents_demand(cell: Cell, shape: Shape) -> list[LedgerEntry]:
@@ -127,7 +135,7 @@ def _agents_demand(cell: Cell, shape: Shape) -> list[LedgerEntry]:
         f"max(ceil({format_size(memory)} / {format_size(shape.memory_limit)}),"
         f" ceil({format_cpu(cpu)} cores / {format_cpu(shape.cpu_request)}))"
     )
-    catalogue, others = cell.catalogue, "coordinator, loadbalancer and queue"
+    catalogue, others = cell.catalogue, "all other services"
     return [
         entry(catalogue, "others.memory", cell.memory_others, f"limits of {others}", "the services of the plan"),
         entry(catalogue, "others.cpu", cell.cpu_others, f"requests of {others}", "the services of the plan"),
@@ -135,7 +143,7 @@ def _agents_demand(cell: Cell, shape: Shape) -> list[LedgerEntry]:
     ]
 
 
-def _balancers(cell: Cell, _shape: Shape) -> Count:
+def _balancers(cell: Cell) -> Count:
     rules = cell.catalogue.rules
     user, agent = rules.leaf("sizing.user_connections"), rules.leaf("sizing.agent_connections")
     held, target = rules.leaf("limits.connections"), rules.leaf("sizing.target_utilisation")
@@ -149,7 +157,7 @@ def _balancers(cell: Cell, _shape: Shape) -> Count:
     )
 
 
-def _copies(cell: Cell, _shape: Shape) -> Count:
+def _copies(cell: Cell) -> Count:
     return _largest({"replication_factor": cell.settings.replication_factor}, _copies_source(cell))
 
 
@@ -158,9 +166,29 @@ def _copies_source(cell: Cell) -> str:
     return leaf.source if leaf else cell.tier.source
 
 
-_COUNTS: dict[str, Callable[[Cell, Shape], Count]] = {
+def _shards(cell: Cell) -> Count:
+    """A primary for each shard, and the copies of it."""
+    shards, copies = cell.catalogue.rules.leaf("memory_grid.shards"), cell.settings.replication_factor
+    words = f"{shards.value} shards x {copies} copies"
+    return Count(int(shards.exact) * copies, "shards", words, f"{shards.source}, {_copies_source(cell)}")
+
+
+def _voters(cell: Cell) -> Count:
+    """As many as decide with one of them lost, and one for each copy; where there is one copy, nothing is decided."""
+    leaf, copies = cell.catalogue.rules.leaf("sizing.voters"), cell.settings.replication_factor
+    if copies == 1:
+        return Count(1, "majority", "one copy needs no vote", leaf.source)
+    return Count(max(int(leaf.exact), copies), "majority", f"max({leaf.value} voters, {copies} copies)", leaf.source)
+
+
+_COUNTS: dict[str, Callable[[Cell], Count]] = {
     "coordinator": _coordinators,
-    "agents": _agents,
     "loadbalancer": _balancers,
     "queue": _copies,
+    "memory": _shards,
+    "cache": _copies,
+    "database": _copies,
+    "pooler": _copies,
+    "sentinel": _voters,
+    "etcd": _voters,
 }

@@ -9,7 +9,7 @@ from functools import lru_cache
 from operator import attrgetter
 
 from cfscale.core.plan import DeploymentPlan, LedgerEntry, Service
-from cfscale.core.tier import Catalogue, Leaf, Rule, Stated, Tier
+from cfscale.core.tier import Catalogue, Leaf, Rule, Stated, Tier, pool_kind
 from cfscale.core.workload import Profile
 
 SERVICE = "SERVICE"
@@ -40,8 +40,15 @@ def stated_entries(catalogue: Catalogue, profile: Profile, plan: DeploymentPlan)
         if rule.startswith(SERVICE):
             for service in plan.services:
                 yield from _stated(catalogue, profile, tier, (rule, text), service)
-        elif not text.field.startswith("settings.database") or plan.settings.database:
+        elif _applies(text.field, plan):
             yield from _stated(catalogue, profile, tier, (rule, text), plan)
+
+
+def _applies(field: str, plan: DeploymentPlan) -> bool:
+    """Whether a plan has the field: a tier without a database or a shared memory has no settings of these."""
+    if field.startswith("settings.database."):
+        return plan.settings.database is not None
+    return plan.settings.memory is not None or not field.startswith("settings.memory.")
 
 
 def _stated(
@@ -86,13 +93,13 @@ def leaf_at(catalogue: Catalogue, tier: Tier, path: str) -> Leaf:
     section, _, rest = path.partition(".")
     if section == "services":
         name, _, key = rest.partition(".")
-        leaf: Leaf = getattr(catalogue.services[name], key)
+        leaf: Leaf = getattr(catalogue.kind(name), key)
         return leaf
     if section != "tier":
         return catalogue.rules.leaf(path)
     table, _, key = rest.partition(".")
     if table == "services":
         name, _, key = key.partition(".")
-        return tier.services[name][key]
+        return tier.services[pool_kind(name)][key]
     values: dict[str, Leaf] = getattr(tier, table)
     return values[key]

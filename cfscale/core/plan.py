@@ -52,6 +52,7 @@ class Service:
 
     ``command`` empty means the image's own; ``env`` values are literal. ``publish`` is ``host:port`` or
     ``host:first-last`` on the machine that runs it. ``routes`` are the path prefixes the balancer sends here.
+    ``members`` says that each replica is somebody of its own: it keeps its name and its volume, and the others know it by them.
     ``one_writer`` says that the replicas share files which only one of them may write: the balancer sends everything
     to one of them, and to another once that one is down. ``build`` says that the image is ours and its Dockerfile is rendered under ``images/NAME/``.
     """
@@ -76,6 +77,7 @@ class Service:
     routes: tuple[str, ...] = ()
     sticky_header: str | None = None
     one_writer: bool = False
+    members: bool = False
     stop_grace_seconds: float = 10.0
     build: bool = False
 
@@ -190,6 +192,7 @@ class Limits(Struct, frozen=True):
     """What one replica may take, whatever its tier; the percentages are of its memory."""
 
     queue_memory_percent: int
+    database_buffers_percent: int
     heap_percent: int
     connections: int
     processes: int
@@ -205,6 +208,33 @@ class Database(Struct, frozen=True):
     max_connections: int
 
 
+class Memory(Struct, frozen=True):
+    """The platform's shared memory: ``shards`` primaries, and ``backups`` of each one's keys on other replicas."""
+
+    shards: int
+    backups: int
+
+
+class Gates(Struct, frozen=True):
+    """Ports of the balancer for what is not HTTP: the queue's primary, the first cache that is up, the database's primary
+    (write) and its replicas (read)."""
+
+    queue: int
+    cache: int
+    write: int
+    read: int
+
+
+class Monitoring(Struct, frozen=True):
+    """How often metrics are collected, and in percent of a limit when a resource is full and when it is critical."""
+
+    interval_seconds: int
+    cpu_percent: int
+    memory_percent: int
+    disk_percent: int
+    critical_percent: int
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Settings that component configuration needs. None: the tier does not ask for it."""
@@ -217,8 +247,12 @@ class Settings:
     metrics_retention_seconds: int
     replication_factor: int
     max_concurrent_tasks: int
+    compress_from_bytes: int
     limits: Limits
+    gates: Gates
+    monitoring: Monitoring
     database: Database | None = None
+    memory: Memory | None = None
 
 
 class Alternative(Struct, frozen=True):
@@ -279,7 +313,11 @@ class DeploymentPlan:
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        raise KeyError(name)
+        found = self.find(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
+    def find(self, name: str) -> Service | None:
+        """The service of this name, None where the tier does without."""
+        return next((service for service in self.services if service.name == name), None)

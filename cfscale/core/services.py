@@ -11,9 +11,12 @@ from cfscale.core.ledger import entry
 from cfscale.core.nodes import memory_of
 from cfscale.core.overrides import health_of, path_of, published, resources_of
 from cfscale.core.plan import LedgerEntry, Service
+from cfscale.core.roster import require_known, roster
+from cfscale.core.tier import AGENTS, ServiceKind, pool_kind
 from cfscale.core.units import format_size
 from cfscale.core.workload import (
     HealthOverride,
+    ImageOverride,
     ScalingBounds,
     ServiceOverride,
     Workload,
@@ -23,22 +26,24 @@ from cfscale.core.workload import (
 )
 from cfscale.errors import InputError, RefusedError
 
-SERVICES = ("coordinator", "agents", "loadbalancer", "queue")
 MOST_REPLICAS = 100_000
-# a balancer takes one published port each, and a queue has one primary: neither may be grown like a worker
-_FIXED = ("loadbalancer", "queue")
+# counts that move while a deployment runs: all others hold a published port, a volume or a vote each
+_MOVING = ("coordinator", AGENTS)
+# counts that follow from something else than load: more of them would carry no more, or not be used
+_GIVEN = ("memory", "cache", "sentinel", "etcd")
+# those that keep a log of all that they hold in memory
+_LOGGED = ("queue", "memory", "etcd")
 # what every service has a rule for beside its replica count
 _RULES = ("min_replicas", "max_replicas", "cpu_request", "cpu_limit", "memory_request", "memory_limit", "storage")
 
 
 def cell_services(cell: Cell) -> tuple[tuple[Service, ...], tuple[LedgerEntry, ...]]:
     """All services of a cell and the ledger entries of their numbers; raises InputError for a wrong override."""
-    unknown = sorted({*cell.profile.services, *cell.profile.scaling.services} - set(SERVICES))
-    if unknown:
-        raise InputError(f"no service is called '{unknown[0]}': the services are {', '.join(SERVICES)}")
-    built = {name: _service(cell, name) for name in SERVICES if name != "agents"}
-    built["agents"] = _service(_left_by(cell, [service for service, _ in built.values()]), "agents")
-    ordered = [built[name] for name in SERVICES]
+    require_known(cell.profile)
+    names = roster(cell.profile, cell.tier, cell.settings)
+    built = {name: _service(cell, name, names) for name in names if name != AGENTS}
+    built[AGENTS] = _service(_left_by(cell, [service for service, _ in built.values()]), AGENTS, names)
+    ordered = [built[name] for name in names]
     return tuple(service for service, _ in ordered), tuple(entry for _, entries in ordered for entry in entries)
 
 
@@ -49,14 +54,14 @@ def _left_by(cell: Cell, others: Iterable[Service]) -> Cell:
     return replace(cell, cpu_others=cpu, memory_others=memory)
 
 
-def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
+def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tuple[LedgerEntry, ...]]:
     override = cell.profile.services.get(name, ServiceOverride())
-    kind, shape = cell.catalogue.services[name], _shape(cell, name, override)
+    kind, shape = cell.catalogue.kind(name), _shape(cell, name, override)
     count = count_of(name, cell, shape)
     replicas, least, most = _bounds(cell, name, count, shape)
     service = Service(
         name=name,
-        image=override.image or kind.image,
+        image=override.image or _image(cell, name),
         replicas=replicas,
         min_replicas=least,
         max_replicas=most,
@@ -71,21 +76,40 @@ def _service(cell: Cell, name: str) -> tuple[Service, tuple[LedgerEntry, ...]]:
         health=health_of(cell.catalogue.rules, name, kind, override.health or HealthOverride()),
         command=tuple(kind.command if override.command is None else override.command),
         env=checked_env(name, override.env or {}),
-        publish=published(override.publish or kind.publish, replicas, name),
-        routes=tuple(
-            path_of(route, f"services.{name}.routes")
-            for route in (kind.routes if override.routes is None else override.routes)
-        ),
+        publish=published(override.publish or _publish(kind, names), replicas, name),
+        routes=_routes(name, kind, override),
         sticky_header=override.sticky_header or kind.sticky_header,
         one_writer=kind.one_writer and override.image is None,
+        members=kind.members,
         stop_grace_seconds=duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace"),
         build=kind.build and override.image is None,
     )
     return service, (*count.drivers, *_entries(cell, service, count))
 
 
+def _image(cell: Cell, name: str) -> str:
+    """The pinned image, with what the profile says of where it comes from; what is ours is built here."""
+    kind, given = pool_kind(name), cell.profile.images.get(name, ImageOverride())
+    image = replace(
+        cell.catalogue.images[kind],
+        **{key: value for key in ("repository", "tag", "digest") if (value := getattr(given, key)) is not None},
+    )
+    return image.reference(cell.profile.registry or "")
+
+
+def _publish(kind: ServiceKind, names: tuple[str, ...]) -> str | None:
+    return kind.publish if "loadbalancer" in names else kind.direct
+
+
+def _routes(name: str, kind: ServiceKind, override: ServiceOverride) -> tuple[str, ...]:
+    """Paths that lead to a service; to a further pool of agents leads what a request says of its task."""
+    pool = pool_kind(name) != name
+    routes = ([f"/{name}"] if pool else kind.routes) if override.routes is None else override.routes
+    return tuple(path_of(route, f"services.{name}.routes") for route in routes)
+
+
 def _shape(cell: Cell, name: str, override: ServiceOverride) -> Shape:
-    leaves = cell.tier.services[name]
+    leaves = cell.tier.services[pool_kind(name)]
     limit = leaves["cpu_limit"]
     shape = Shape(
         leaves["cpu_request"].millicores,
@@ -104,9 +128,11 @@ def _shape(cell: Cell, name: str, override: ServiceOverride) -> Shape:
 def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int, int]:
     """(replicas, min, max); agents may move between the replication factor and what the tier's top needs."""
     given = cell.profile.scaling.services.get(name, ScalingBounds())
+    if name in _GIVEN and given != ScalingBounds():
+        raise InputError(f"scaling.services.{name}: its count follows from {count.driver}, not from load: leave it out")
     least, most = count.replicas, count.replicas
-    if name == "agents":
-        least, most = _agents_range(cell, shape)
+    if pool_kind(name) == AGENTS:
+        least, most = _agents_range(cell, name, shape)
     least = least if given.min is None else given.min
     most = max(most, least) if given.max is None else given.max
     if count.replicas > MOST_REPLICAS:
@@ -115,7 +141,7 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
         )
     if least > most:
         raise InputError(f"scaling.services.{name}: min {least} is above max {most}: swap or change them")
-    if least < most and name in _FIXED:
+    if least < most and pool_kind(name) not in _MOVING:
         raise InputError(
             f"scaling.services.{name}: its count cannot move while it runs: give min and max the same value"
         )
@@ -126,35 +152,38 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
     return max(count.replicas, least), least, most
 
 
-def _agents_range(cell: Cell, shape: Shape) -> tuple[int, int]:
+def _agents_range(cell: Cell, name: str, shape: Shape) -> tuple[int, int]:
     """From what the sustained share of the load needs, at least the copies, to what the tier's top needs."""
     top = Workload(users=cell.workload.users, agents=cell.tier.top("agents"), tasks=cell.tier.top("tasks"))
-    most = count_of("agents", replace(cell, workload=top), shape).replicas
+    most = count_of(name, replace(cell, workload=top), shape).replicas
     if cell.profile.sustained is None:
         return cell.settings.replication_factor, most
     share = parse_share(cell.profile.sustained)
     sustained = Workload(*(ceil(share * getattr(cell.workload, name)) for name in ("users", "agents", "tasks")))
     # the demand is that of the peak: it does not bind while less is carried
     calm = replace(cell, workload=sustained, cpu_demand=0, memory_demand=0)
-    return count_of("agents", calm, shape).replicas, most
+    return count_of(name, calm, shape).replicas, most
 
 
 def _storage(cell: Cell, name: str, shape: Shape, replicas: int) -> int:
-    """Bytes of one replica's share: the queue's log follows its memory, the coordinators share the rest of the tier's."""
-    factor = int(cell.catalogue.rules.leaf("sizing.queue_log").exact)
-    if name == "queue":
+    """Bytes of one replica's share: logs follow the memory; of the rest the database takes a part, the coordinators the other."""
+    rules = cell.catalogue.rules
+    factor = int(rules.leaf("sizing.queue_log").exact)
+    if name in _LOGGED:
         return factor * shape.memory_limit
-    if name != "coordinator":
+    if name not in ("coordinator", "database"):
         return 0
     queue = _shape(cell, "queue", cell.profile.services.get("queue", ServiceOverride()))
-    return ceil(Fraction(max(0, int(cell.tier.resources["storage"].bytes) - factor * queue.memory_limit), replicas))
+    rest = max(0, int(cell.tier.resources["storage"].bytes) - factor * queue.memory_limit)
+    database = ceil(rest * rules.leaf("sizing.database_storage").exact) if "database" in cell.tier.services else 0
+    return database if name == "database" else ceil(Fraction(rest - database, replicas))
 
 
 def _entries(cell: Cell, service: Service, count: Count) -> tuple[LedgerEntry, ...]:
     name, replicas = service.name, service.replicas
     formula = count.formula if replicas == count.replicas else f"{count.formula}; raised to the minimum of the profile"
     bounds = cell.profile.scaling.services.get(name, ScalingBounds())
-    least, most = ("as it stands", "as it stands") if name != "agents" else _range_words(cell)
+    least, most = ("as it stands", "as it stands") if pool_kind(name) != AGENTS else _range_words(cell)
     source, catalogue = cell.tier.source, cell.catalogue
     return (
         entry(catalogue, f"{name}.replicas", replicas, formula, count.source),
@@ -176,8 +205,15 @@ def _range_words(cell: Cell) -> tuple[str, str]:
 
 def _storage_words(cell: Cell, name: str, replicas: int) -> tuple[str, str]:
     log, storage = cell.catalogue.rules.leaf("sizing.queue_log"), cell.tier.resources["storage"]
-    if name == "queue":
+    if name in _LOGGED:
         return f"{log.value} x its memory limit", log.source
+    rest, part = (
+        f"({storage.value} {storage.unit} of the tier - one queue's log)",
+        cell.catalogue.rules.leaf("sizing.database_storage"),
+    )
+    if name == "database":
+        return f"{part.value} x {rest}", f"{storage.source}, {part.source}"
     if name == "coordinator":
-        return f"({storage.value} {storage.unit} of the tier - one queue's log) / {replicas}", storage.source
+        left = f" - the database's {part.value}" if "database" in cell.tier.services else ""
+        return f"({rest}{left}) / {replicas}", storage.source
     return "it stores nothing", "design"

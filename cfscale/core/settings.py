@@ -1,6 +1,6 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.plan import Band, Damping, Database, Limits, Safety, Scaling, Settings
+from cfscale.core.plan import Band, Damping, Database, Gates, Limits, Memory, Monitoring, Safety, Scaling, Settings
 from cfscale.core.promises import Predictive, Promises
 from cfscale.core.tier import Leaf, Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
@@ -21,13 +21,26 @@ def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
         metrics_retention_seconds=tier.monitoring["metrics_retention"].seconds,
         replication_factor=factor,
         max_concurrent_tasks=tier.top("tasks"),
+        compress_from_bytes=int(rules.leaf("communication.compression_threshold").bytes),
         limits=_limits(rules),
-        database=None if copies is None else _database(rules, pools=factor),
+        gates=Gates(*(int(rules.leaf(f"gates.{name}").exact) for name in ("queue", "cache", "write", "read"))),
+        monitoring=_monitoring(rules),
+        memory=_memory(rules, backups=factor - 1) if "memory" in tier.services else None,
     )
 
 
-def _database(rules: Rules, *, pools: int) -> Database:
-    """One pool beside each copy; the database must accept what all of them hold when full, and an administrator."""
+def _memory(rules: Rules, *, backups: int) -> Memory:
+    return Memory(int(rules.leaf("memory_grid.shards").exact), backups)
+
+
+def _monitoring(rules: Rules) -> Monitoring:
+    full = (int(rules.leaf(f"scaling.resource.{name}.scale_up").exact) for name in ("cpu", "memory", "disk"))
+    critical = int(rules.leaf("scaling.resource.critical").exact)
+    return Monitoring(rules.leaf("metrics.collection_interval_stated").seconds, *full, critical)
+
+
+def database_of(rules: Rules, *, pools: int) -> Database:
+    """What the database must accept: all that its pools hold when full, and an administrator."""
     least, most, reserved = (
         int(rules.leaf(f"connections.{name}").exact) for name in ("pool_min", "pool_max", "reserved")
     )
@@ -66,6 +79,7 @@ def _word(leaf: Leaf | None) -> str | None:
 def _limits(rules: Rules) -> Limits:
     return Limits(
         queue_memory_percent=int(rules.leaf("limits.queue_memory").exact),
+        database_buffers_percent=int(rules.leaf("limits.database_buffers").exact),
         heap_percent=int(rules.leaf("limits.heap").exact),
         connections=int(rules.leaf("limits.connections").exact),
         processes=int(rules.leaf("limits.processes").exact),

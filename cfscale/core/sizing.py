@@ -17,9 +17,10 @@ from cfscale.core.ledger import entry, stated_entries
 from cfscale.core.nodes import Packing, choose_nodes, memory_of, shapes_of
 from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, LedgerEntry, Service, Settings
 from cfscale.core.queueing import minimal_servers
+from cfscale.core.roster import left_out
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
 from cfscale.core.services import cell_services
-from cfscale.core.settings import promises_of, scaling_of, settings_of
+from cfscale.core.settings import database_of, promises_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
 from cfscale.core.workload import Profile, Slo, Workload, grown_workload
@@ -63,6 +64,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
         memory_demand=-(-demand.memory_bytes // cells),
     )
     services, service_ledger = cell_services(cell)
+    settings = _with_database(settings, catalogue, services)
     totals, packing = _totals(services, cells), _packing(cell, services)
     phase = phase_of(catalogue.rules.phases, grown.users)
     plan = DeploymentPlan(
@@ -91,6 +93,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
             *_shortfalls(demand, totals),
             *_queue_full(profile, catalogue, services),
             *_warnings(tier, settings, cells),
+            *_unused(profile, tier, services),
         ),
     )
     if not explained:  # a search asks for hundreds of plans and reads their counts
@@ -99,7 +102,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
         *admission.ledger,
         *_place_entries(cell, plan, phase),
         *demand_ledger,
-        *_setting_entries(cell),
+        *_setting_entries(cell, settings),
         *service_ledger,
         *_total_entries(catalogue, totals, cells),
         *_node_entries(catalogue, packing, cell.spare),
@@ -196,19 +199,32 @@ def _demand(profile: Profile, catalogue: Catalogue, placed: _Placed) -> tuple[De
     return Demand(cpu, memory, storage, network), (cpu_entry, memory_entry, storage_entry, network_entry)
 
 
-def _setting_entries(cell: Cell) -> Iterator[LedgerEntry]:
-    """The copies, the spare, and the connections of the database."""
-    catalogue, settings = cell.catalogue, cell.settings
+def _with_database(settings: Settings, catalogue: Catalogue, services: tuple[Service, ...]) -> Settings:
+    """The settings with the connections that the pools of this cell add up to."""
+    pooler = next((service for service in services if service.name == "pooler"), None)
+    return (
+        settings if pooler is None else replace(settings, database=database_of(catalogue.rules, pools=pooler.replicas))
+    )
+
+
+def _setting_entries(cell: Cell, settings: Settings) -> Iterator[LedgerEntry]:
+    """The copies, the spare, the backups of the shared memory, and the connections of the database."""
+    catalogue = cell.catalogue
     copies, failover = cell.tier.configuration.get("replication_factor"), cell.tier.load_balancing.get("failover")
     words = "a single instance" if copies is None or settings.replication_factor == 1 else f"{copies.value} copies"
     yield entry(catalogue, "copies", settings.replication_factor, words, copies.source if copies else cell.tier.source)
     promise = f"failover: {settings.failover}" if settings.failover else "no failover is promised"
     yield entry(catalogue, "spare", cell.spare, promise, failover.source if failover else cell.tier.source)
+    if settings.memory is not None:
+        backups = f"{settings.replication_factor} copies - 1"
+        yield entry(
+            catalogue, "memory.backups", settings.memory.backups, backups, copies.source if copies else "design"
+        )
     database = settings.database
     if database is None:
         return
     limit = catalogue.rules.leaf("connections.pool_max")
-    yield entry(catalogue, "database.pools", database.pools, "one beside each copy", "design")
+    yield entry(catalogue, "database.pools", database.pools, "one each pooler", "design")
     words = f"{database.pools} pools x {database.pool_max} + {database.reserved}"
     yield entry(catalogue, "database.max_connections", database.max_connections, words, limit.source)
 
@@ -274,6 +290,15 @@ def _shortfalls(demand: Demand, totals: Amounts) -> tuple[str, ...]:
         return ()
     return (
         f"the services as the profile sizes them hold {' and '.join(short)} of the demand: give them more, or leave out scaling.services.agents",
+    )
+
+
+def _unused(profile: Profile, tier: Tier, services: tuple[Service, ...]) -> tuple[str, ...]:
+    """What the profile says of services that this tier does without."""
+    names = tuple(service.name for service in services)
+    return tuple(
+        f"the {tier.name} tier runs no {name}: what the profile says of it is not used"
+        for name in left_out(profile, names)
     )
 
 

@@ -13,6 +13,7 @@ from cfscale.core.units import GIB, MIB, TIB
 from cfscale.core.workload import Workload
 from cfscale.errors import InputError, RefusedError
 
+AGENTS = "agents"
 _BYTES: dict[str, int | Fraction] = {"bytes": 1, "KB": 1000, "MiB": MIB, "GiB": GIB, "TiB": TIB}
 _SECONDS: dict[str, int | Fraction] = {
     "ms": Fraction(1, 1000),
@@ -96,6 +97,7 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
     configuration: dict[str, Leaf]
     monitoring: dict[str, Leaf]
     services: dict[str, dict[str, Leaf]]
+    optional: list[str] = []
     load_balancing: dict[str, Leaf] = {}
     database: dict[str, Leaf] = {}
     security: dict[str, Leaf] = {}
@@ -111,10 +113,24 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
         return all(getattr(workload, driver) <= self.top(driver) for driver in ("users", "agents", "tasks"))
 
 
-class ServiceKind(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a service is, whatever its tier."""
+class Image(Struct, frozen=True, forbid_unknown_fields=True):
+    """One pinned image, and under which licence what is in it comes."""
 
-    image: str
+    repository: str
+    tag: str
+    licence: str
+    note: str = ""
+    digest: str = ""
+
+    def reference(self, registry: str = "") -> str:
+        """The reference that engines pull, below a registry or a mirror if one is given; a digest outranks the tag."""
+        name = f"{registry.rstrip('/')}/{self.repository}" if registry else self.repository
+        return f"{name}:{self.tag}" + (f"@{self.digest}" if self.digest else "")
+
+
+class ServiceKind(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a service is, whatever its tier. ``direct`` is where it is published when no balancer stands in front."""
+
     port: Leaf
     stop_grace: Leaf
     health: dict[str, str | int | float]
@@ -123,7 +139,9 @@ class ServiceKind(Struct, frozen=True, forbid_unknown_fields=True):
     routes: list[str] = []
     sticky_header: str | None = None
     one_writer: bool = False
+    members: bool = False
     publish: str | None = None
+    direct: str | None = None
 
 
 class Phase(Struct, frozen=True):
@@ -191,13 +209,23 @@ class Ledger(Struct, frozen=True, forbid_unknown_fields=True):
     stated: dict[str, Stated]
 
 
+def pool_kind(service: str) -> str:
+    """The service whose kind and size this one has: ``agents`` for a further pool of agents, else itself."""
+    return AGENTS if service.startswith(f"{AGENTS}-") else service
+
+
 class Catalogue(Struct, frozen=True):
     """All of ``tiers/``; tiers ascend in size."""
 
     tiers: list[Tier]
     rules: Rules
     services: dict[str, ServiceKind]
+    images: dict[str, Image]
     ledger: Ledger
+
+    def kind(self, service: str) -> ServiceKind:
+        """What a service is; every pool of agents is what the agents are. Raises KeyError."""
+        return self.services[pool_kind(service)]
 
     def tier(self, name: str) -> Tier:
         """The tier of this name; raises InputError naming those there are."""

@@ -68,8 +68,16 @@ class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     memory: Amount | None = None
 
 
+class ImageOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where one image comes from, where it differs from the catalogue."""
+
+    repository: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._/:-]{0,254}\Z")] | None = None
+    tag: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\Z")] | None = None
+    digest: Annotated[str, Meta(pattern=r"\Asha256:[0-9a-f]{64}\Z")] | None = None
+
+
 class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a profile says of one service beyond the tier."""
+    """What a profile says of one service beyond the tier. ``share`` is the part of the agents that a pool carries."""
 
     image: (
         Annotated[str, Meta(pattern=r"\A[^\s\x00-\x1f]{1,512}\Z", description="an image reference without white space")]
@@ -86,6 +94,7 @@ class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         dict[Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="a variable name")], Text] | None
     ) = None
     stop_grace: str | None = None
+    share: Amount | None = None
 
 
 class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +153,8 @@ class Profile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
     tier: str = "auto"
     slo: Slo | None = None
     services: dict[str, ServiceOverride] = {}
+    images: dict[str, ImageOverride] = {}
+    registry: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9.:/-]{0,254}\Z")] | None = None
     scaling: ScalingProfile = ScalingProfile()
 
 
@@ -166,6 +177,13 @@ def parse_share(text: str) -> Fraction:
     """The share of the peak that is carried most of the time; raises InputError for anything but a decimal up to 1."""
     if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) <= 1:
         raise InputError(f"sustained '{text}' is not a share of the peak: write a decimal number up to 1, such as 0.4")
+    return Fraction(text)
+
+
+def parse_fraction(text: str, where: str) -> Fraction:
+    """A part of a whole; raises InputError for anything but a decimal between 0 and 1."""
+    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) < 1:
+        raise InputError(f"{where} '{text}' is not a part of the whole: write a decimal number below 1, such as 0.25")
     return Fraction(text)
 
 

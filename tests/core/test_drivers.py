@@ -41,7 +41,7 @@ def test_agents_that_take_little_memory_are_counted_by_their_cpu() -> None:
     assert plan(1, 800, 0, agent_class="registered").service("agents").driver == "cpu"
 
 
-@pytest.mark.parametrize(("users", "agents"), [(3, 20), (1000, 10_000)])
+@pytest.mark.parametrize(("users", "agents"), [(6, 60), (1000, 10_000)])
 def test_balancers_hold_a_connection_for_each_user_and_agent_at_target_utilisation(users: int, agents: int) -> None:
     chosen = plan(users, agents, 10)
     held = chosen.settings.limits.connections * CATALOGUE.rules.leaf("sizing.target_utilisation").ratio

@@ -54,7 +54,13 @@ def profiles() -> st.SearchStrategy[Profile]:
         agent_class=st.sampled_from(["registered", "process", "container"]),
         sustained=st.sampled_from([None, "0.4", "1"]),
         slo=st.sampled_from([None, Slo(task_rate_per_second=5, task_seconds=30, wait_probability=0.05)]),
-        services=st.sampled_from([{}, {"agents": ServiceOverride(resources=ResourceOverride(memory="3G"))}]),
+        services=st.sampled_from(
+            [
+                {},
+                {"agents": ServiceOverride(resources=ResourceOverride(memory="3G")), "loadbalancer": ServiceOverride()},
+                {"agents-expert": ServiceOverride(share="0.25"), "agents-parallel": ServiceOverride()},
+            ]
+        ),
         scaling=st.sampled_from(
             [ScalingProfile(), ScalingProfile(services={"coordinator": ScalingBounds(min=7, max=90)})]
         ),
@@ -126,7 +132,8 @@ class Sheet:
         self.alone = plan.environment != "production"
 
     def evaluate(self, rule: str) -> object:
-        formula = rule_text(CATALOGUE, rule).formula.replace("SERVICE", rule.partition(".")[0])
+        # a hyphen is no part of a name there
+        formula = rule_text(CATALOGUE, rule).formula.replace("SERVICE", rule.partition(".")[0].replace("-", "__"))
         return self.node(ast.parse(formula, mode="eval").body)
 
     def node(self, node: ast.expr) -> object:
@@ -137,7 +144,7 @@ class Sheet:
         if isinstance(node, ast.Call):
             assert isinstance(node.func, ast.Name)
             return self.call(node.func.id, node.args)
-        return self.named(ast.unparse(node))
+        return self.named(words(node))
 
     def named(self, name: str) -> object:
         if name in self.entries:
@@ -160,17 +167,19 @@ class Sheet:
             "bound": self.bound,
             "if_promised": lambda _: 0 if self.alone or "failover" not in self.tier.load_balancing else 1,
             "one_if_single_instance": self.copies,
+            "share": self.share,
         }
         if function in by_word:
-            return by_word[function](ast.unparse(args[0]))
+            return by_word[function](words(args[0]))
         if function in ("least", "most"):
-            return self.range_of(ast.unparse(args[0]).partition(".")[0], function)
+            return self.range_of(words(args[0]).partition(".")[0], function)
         return self.arithmetic()[function](*(self.node(arg) for arg in args))
 
     def arithmetic(self) -> dict[str, Callable[..., object]]:
         return {
             "ceil": ceil,
             "max": max,
+            "voters": lambda voters, copies: 1 if copies == 1 else max(voters, copies),
             "whole_gib": lambda size: ceil(size / GIB) * GIB,
             "admit": lambda wanted, limit: min(wanted, limit) if self.alone else wanted,
             "cpu_curve": curve,
@@ -201,10 +210,26 @@ class Sheet:
         return int(cpu if what == "cpu" else memory)
 
     def storage(self, name: str) -> int:
-        log = int(CATALOGUE.rules.leaf("sizing.queue_log").exact) * (self.plan.service("queue").memory_limit_bytes or 0)
-        rest = max(0, int(base(self.tier.resources["storage"])) - log)
+        factor = int(CATALOGUE.rules.leaf("sizing.queue_log").exact)
+        logs = {
+            log: factor * (service.memory_limit_bytes or 0)
+            for log in ("queue", "memory", "etcd")
+            if (service := self.plan.find(log)) is not None
+        }
+        rest = max(0, int(base(self.tier.resources["storage"])) - logs["queue"])
+        database = (
+            ceil(rest * CATALOGUE.rules.leaf("sizing.database_storage").exact) if self.plan.find("database") else 0
+        )
         replicas = self.plan.service("coordinator").replicas
-        return {"queue": log, "coordinator": -(-rest // replicas)}.get(name, 0)
+        return {**logs, "database": database, "coordinator": -(-(rest - database) // replicas)}.get(name, 0)
+
+    def share(self, pool: str) -> Fraction:
+        """What the profile gives a pool, an equal part of the rest in whole thousandths, or for agents all that is left."""
+        pools = [name for name in self.profile.services if name.startswith("agents-")]
+        given = {name: Fraction(share) for name in pools if (share := self.profile.services[name].share)}
+        equal = Fraction(int(1000 * (1 - sum(given.values())) / (1 + len(pools) - len(given))), 1000)
+        every = {name: given.get(name, equal) for name in pools}
+        return every.get(pool, 1 - sum(every.values()))
 
     def bound(self, name: str) -> int:
         service = name.partition(".")[0]
@@ -212,7 +237,7 @@ class Sheet:
         return given or (self.plan.service(service).min_replicas if self.scales(service) else 1)
 
     def scales(self, service: str) -> bool:
-        return service == "agents"
+        return service.startswith("agents")
 
     def copies(self, _leaf: str) -> int:
         leaf = self.tier.configuration.get("replication_factor")
@@ -240,10 +265,15 @@ class Sheet:
         spare, rules = int(self.entries["spare"].value), CATALOGUE.rules
         each = rules.leaf(rules.agent_memory(self.profile.agent_class)).bytes
         held = Fraction(memory) * rules.leaf("sizing.target_utilisation").exact
-        by_memory = ceil((each * want["agents"] + rules.leaf("sizing.task_memory").bytes * want["tasks"]) / held)
-        by_cpu = ceil((curve(Fraction(want["agents"])) - curve(Fraction(0))) / here.cpu_request_millicores)
-        floor = self.entries["agents.driver.demand"].value if end == "most" else 0
+        part = self.share(service)
+        by_memory = ceil(part * (each * want["agents"] + rules.leaf("sizing.task_memory").bytes * want["tasks"]) / held)
+        by_cpu = ceil(part * (curve(Fraction(want["agents"])) - curve(Fraction(0))) / here.cpu_request_millicores)
+        floor = self.entries["agents.driver.demand"].value if end == "most" and service == "agents" else 0
         return max(by_memory + spare, by_cpu + spare, self.plan.settings.replication_factor, int(floor))
+
+
+def words(node: ast.expr) -> str:
+    return ast.unparse(node).replace("__", "-")
 
 
 def base(leaf: Leaf) -> Fraction:
@@ -351,7 +381,7 @@ def test_every_rule_derives_and_ends_in_leaves_or_the_profile() -> None:
     sized = Explained(profile, CATALOGUE, size(profile, CATALOGUE))
     for entry in sized.plan.ledger:
         step = worked(entry.rule, sized)
-        assert step.inputs or entry.unit in WORDLESS or step.name == "spare", entry
+        assert step.inputs or entry.unit in WORDLESS or step.name in ("spare", "agents.share"), entry
 
 
 def test_every_name_in_a_rule_leads_somewhere() -> None:

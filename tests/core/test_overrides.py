@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import DeploymentPlan
-from cfscale.core.services import SERVICES
+from cfscale.core.roster import SERVICES
 from cfscale.core.sizing import size
 from cfscale.core.workload import (
     BandOverride,
@@ -78,7 +78,7 @@ def test_a_count_that_the_profile_bounds_is_kept_and_what_it_lacks_is_said() -> 
     sized = plan({"coordinator": small, "agents": small}, scaling, sizes=(2, 4, 4), environment="development")
 
     assert sized.service("agents").replicas == 2
-    assert any("hold 1.25 of 3 GiB of the demand" in warning for warning in sized.warnings)
+    assert any("hold 1.13 of 3 GiB of the demand" in warning for warning in sized.warnings)
     assert not any("of the demand" in warning for warning in plan().warnings)
 
 

@@ -50,15 +50,23 @@ def test_a_health_question_without_end_or_answer_is_refused(field: str, given: s
         health_of(catalogue.rules, "agents", catalogue.services["agents"], override)
 
 
-def test_storage_of_the_queue_follows_its_memory_and_coordinators_share_the_rest(catalogue: Catalogue) -> None:
+def test_storage_of_the_queue_follows_its_memory_and_the_database_and_the_coordinators_have_the_rest(
+    catalogue: Catalogue,
+) -> None:
     override = ServiceOverride(resources=ResourceOverride(memory="1G"))
     plan = size(Profile(users=10, agents=100, tasks=100, services={"queue": override}), catalogue)
-    queue, coordinator = plan.service("queue"), plan.service("coordinator")
+    queue, coordinator, database = plan.service("queue"), plan.service("coordinator"), plan.service("database")
     factor = catalogue.rules.leaf("sizing.queue_log").exact
     tier = catalogue.tier(plan.tier).resources["storage"].bytes
 
     assert queue.storage_bytes == factor * 2**30
-    assert 0 <= coordinator.storage_bytes * coordinator.replicas - (tier - factor * 2**30) < coordinator.replicas
+    rest = tier - factor * 2**30
+    part = catalogue.rules.leaf("sizing.database_storage").exact
+
+    assert 0 <= database.storage_bytes - part * rest < 1
+    assert (
+        0 <= coordinator.storage_bytes * coordinator.replicas - (rest - database.storage_bytes) < coordinator.replicas
+    )
 
 
 def test_variables_of_a_service_are_passed_on_as_they_are(catalogue: Catalogue) -> None:
