@@ -101,13 +101,12 @@ def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
 
 
 def _helm_remarks(plan: DeploymentPlan, out: Path) -> Iterator[str]:
-    from cfscale.render.helm import losses
+    from cfscale.core.tier import pool_kind
+    from cfscale.render.helm import built, losses
 
     yield from (loss.line() for loss in losses(plan))
-    for service in plan.services:
-        if service.build:
-            image = f"REGISTRY/{service.image}"
-            yield f"to do: docker build --tag {image} {out / 'images' / service.name} && docker push {image}"
+    for image, folder in {f"REGISTRY/{item.image}": pool_kind(item.name) for item in built(plan)}.items():
+        yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
     yield f"to do: helm upgrade --install {plan.name} {out} --set global.imageRegistry=REGISTRY --wait"
 
 

@@ -316,3 +316,13 @@ def queue(plan: DeploymentPlan) -> Queue:
     memory = service.memory_limit_bytes or service.memory_request_bytes
     limits = plan.settings.limits
     return Queue(service.port, memory * limits.queue_memory_percent // 100, limits.connections)
+
+
+def algorithm(plan: DeploymentPlan) -> str:
+    """HAProxy's word for the tier's strategy; raises InputError for one that it does not have."""
+    return _known(_ALGORITHMS, plan.settings.strategy, "load balancing strategy")
+
+
+def balancer_log_level(plan: DeploymentPlan) -> str:
+    """HAProxy's word for the tier's log level; raises InputError for one that it does not have."""
+    return _known(_LOG_LEVELS, plan.settings.log_level, "log level")

@@ -7,7 +7,7 @@ The chart is a real one: its templates are static and know nothing of a plan, an
 by ``helm install`` alone.
 """
 
-from cfscale.render.helm.chart import render
+from cfscale.render.helm.chart import built, render
 from cfscale.render.helm.losses import losses
 
-__all__ = ["losses", "render"]
+__all__ = ["built", "losses", "render"]

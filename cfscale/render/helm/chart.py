@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import cfscale
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.plan import Service as PlanService
+from cfscale.core.tier import pool_kind
 from cfscale.render.engine import Engine
 from cfscale.render.helm import check
 from cfscale.render.helm.document import overlay_text, schema_text, table, values_text
@@ -13,6 +15,7 @@ from cfscale.render.helm.losses import losses
 from cfscale.render.helm.values import Values
 from cfscale.render.images import build_contexts
 
+OPERATED = ("database",)
 _FOLDER = "helm/"
 _STATIC = f"{_FOLDER}templates/"
 
@@ -36,7 +39,12 @@ def render(
         **{f"values-{tier}.yaml": _preset(preset, values) for tier, preset in presets.items()},
     }
     check.compare(plan, files["values.yaml"])
-    return {**files, **build_contexts(plan, templates)}
+    return {**files, **build_contexts(plan, templates, without=OPERATED)}
+
+
+def built(plan: DeploymentPlan) -> tuple[PlanService, ...]:
+    """Services whose images an operator has to build and push; the database's operator brings its own."""
+    return tuple(service for service in plan.services if service.build and service.name not in OPERATED)
 
 
 def _heading(plan: DeploymentPlan) -> tuple[str, ...]:
@@ -63,7 +71,7 @@ def _readme(plan: DeploymentPlan, values: Values) -> dict[str, object]:
     return {
         "name": plan.name,
         "tier": plan.tier,
-        "builds": [{"name": item.name, "image": item.image} for item in plan.services if item.build],
+        "builds": [{"name": pool_kind(item.name), "image": item.image} for item in built(plan)],
         "losses": [loss.line() for loss in losses(plan)] or ["nothing"],
         "rows": rows,
     }

@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from cfscale.core.edges import edges
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.units import parse_cpu
 from cfscale.errors import ActionError
+from cfscale.render.helm.fill import carried, copies, edges_of
 from cfscale.render.helm.images import image_of
 
 _SHOWN = 3
@@ -39,17 +39,17 @@ def parsed(text: str) -> dict[str, Any]:
 
 def _differences(plan: DeploymentPlan, values: Mapping[str, Any]) -> Iterator[str]:
     services: dict[str, Any] = values.get("services", {})
-    if list(services) != [service.name for service in plan.services]:
+    planned = [service for service in plan.services if carried(service)]
+    if list(services) != [service.name for service in planned]:
         yield f"services are {', '.join(services)}"
-    for service in plan.services:
-        read = facts_read(services.get(service.name, {}))
+    for service in planned:
+        read = facts_read(service.name, services.get(service.name, {}))
         for name, value in facts(service).items():
             if read.get(name) != value:
                 # a variable or an argument may hold what must not be shown
                 shown = "" if name in ("env", "args") else f": {read.get(name)!r}, planned {value!r}"
                 yield f"services.{service.name}: {name} differs{shown}"
-    wanted = {name: list(targets) for name, targets in edges(plan).items() if targets}
-    if values.get("networkPolicy", {}).get("edges") != wanted:
+    if values.get("networkPolicy", {}).get("edges") != edges_of(plan):
         yield "networkPolicy.edges differ"
 
 
@@ -58,12 +58,12 @@ def facts(service: Service) -> dict[str, object]:
     image = image_of(service)
     return {
         "image": (image.registry, image.repository, image.tag, image.digest),
-        "replicas": (service.replicas, service.min_replicas, service.max_replicas),
+        "replicas": copies(service),
         "cpu_request": service.cpu_request_millicores,
         "cpu_limit": service.cpu_limit_millicores,
         "memory_request": service.memory_limit_bytes or service.memory_request_bytes,
         "memory_limit": service.memory_limit_bytes,
-        "port": service.port,
+        "port": None if service.name == "pooler" else service.port,
         "health": (service.health.kind.value, service.health.path, service.health.rise, service.health.fall),
         "args": list(service.command),
         "env": dict(service.env),
@@ -71,15 +71,15 @@ def facts(service: Service) -> dict[str, object]:
     }
 
 
-def facts_read(values: Mapping[str, Any]) -> dict[str, object]:
+def facts_read(name: str, values: Mapping[str, Any]) -> dict[str, object]:
     """The same from the values of a service."""
     try:
-        return _facts_read(values)
+        return _facts_read(name, values)
     except (KeyError, TypeError, ValueError):
         return {}
 
 
-def _facts_read(values: Mapping[str, Any]) -> dict[str, object]:
+def _facts_read(name: str, values: Mapping[str, Any]) -> dict[str, object]:
     image, health, routing = values["image"], values["health"], values["routing"]
     requests, limits = values["resources"]["requests"], values["resources"]["limits"]
     return {
@@ -89,10 +89,10 @@ def _facts_read(values: Mapping[str, Any]) -> dict[str, object]:
         "cpu_limit": millicores(limits["cpu"]) if limits["cpu"] else None,
         "memory_request": size(requests["memory"]),
         "memory_limit": size(limits["memory"]) if limits["memory"] else None,
-        "port": values["port"],
+        "port": None if name == "pooler" else values["port"],
         "health": (health["kind"], health["path"], health["rise"], health["fall"]),
         "args": values["args"],
-        "env": {name: value for name, value in values["env"].items() if name not in ("CFN_LOG_LEVEL", "NODE_OPTIONS")},
+        "env": {key: value for key, value in values["env"].items() if key not in ("CFN_LOG_LEVEL", "NODE_OPTIONS")},
         "routes": (routing["prefixes"], routing["oneWriter"], routing["stickyHeader"]),
     }
 

@@ -7,11 +7,10 @@ from math import ceil
 
 from cfscale.core.edges import edges, platform
 from cfscale.core.plan import Damping as PlanDamping
-from cfscale.core.plan import DeploymentPlan, HealthKind
+from cfscale.core.plan import DeploymentPlan
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.promises import Predictive, Promises
 from cfscale.core.units import format_cpu
-from cfscale.errors import InputError
 from cfscale.render import context
 from cfscale.render.helm import database, guard, operate
 from cfscale.render.helm.exposure import Sso
@@ -36,6 +35,9 @@ _STARTUP_PERIOD_SECONDS = 2
 _LIVENESS_FACTOR = 2
 _BALANCER_METRICS = 8404
 _DATABASE_METRICS = 9187
+# where the operator's pools listen
+_DATABASE_PORT = 5432
+CLUSTERS_OWN = ("sentinel", "etcd")
 _DAY = 86_400
 _YEAR_DAYS = 365
 _PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
@@ -49,7 +51,7 @@ def values_of(plan: DeploymentPlan) -> Values:
     promises = plan.promises or _NONE
     return Values(
         plan=_about(plan),
-        services={service.name: _service(plan, service) for service in plan.services},
+        services={service.name: _service(plan, service) for service in plan.services if carried(service)},
         balancing=_balancing(plan, promises),
         valkey=_valkey(plan),
         database=_database(plan, promises),
@@ -61,6 +63,18 @@ def values_of(plan: DeploymentPlan) -> Values:
         rbac=guard.Rbac(create=promises.authorization == "rbac"),
         sso=Sso(required=promises.authentication == "sso_integration"),
     )
+
+
+def carried(service: PlanService) -> bool:
+    """Whether the chart runs a service: who is the primary of queue and database the cluster itself knows."""
+    return service.name not in CLUSTERS_OWN
+
+
+def copies(service: PlanService) -> tuple[int, int, int]:
+    """(replicas, min, max) in a cluster: a cache that is lost is started again, and nothing of it has to survive."""
+    if service.name == "cache":
+        return 1, 1, 1
+    return service.replicas, service.min_replicas, service.max_replicas
 
 
 def _about(plan: DeploymentPlan) -> Plan:
@@ -92,13 +106,14 @@ def cpu(millicores: int) -> str:
 
 
 def _service(plan: DeploymentPlan, service: PlanService) -> Service:
+    replicas, least, most = copies(service)
     return Service(
         image=image_of(service),
-        replicas=service.replicas,
-        min_replicas=service.min_replicas,
-        max_replicas=service.max_replicas,
+        replicas=replicas,
+        min_replicas=least,
+        max_replicas=most,
         resources=_resources(service),
-        port=service.port,
+        port=_DATABASE_PORT if service.name == "pooler" else service.port,
         health=_health(service),
         args=list(service.command),
         env=_environment(plan, service),
@@ -166,37 +181,37 @@ def _metrics(service: PlanService) -> Metrics:
 
 
 def _balancing(plan: DeploymentPlan, promises: Promises) -> Balancing:
-    balancer = context.balancer(plan)
-    algorithm = next((backend.algorithm for backend in balancer.backends), "roundrobin")
-    if algorithm not in ("roundrobin", "leastconn"):
-        raise InputError(f"the load balancing algorithm {algorithm!a} is not known to the chart")
+    balancer = plan.find("loadbalancer")
+    cores = 0 if balancer is None else balancer.cpu_limit_millicores or balancer.cpu_request_millicores
     return Balancing(
-        algorithm="leastconn" if algorithm == "leastconn" else "roundrobin",
-        log_level=balancer.log_level,  # type: ignore[arg-type]  # one of the words of its table
-        threads=balancer.threads,
-        connections=balancer.connections,
+        algorithm=context.algorithm(plan),  # type: ignore[arg-type]  # one of the words of its table
+        log_level=context.balancer_log_level(plan),  # type: ignore[arg-type]  # the same
+        threads=max(1, -(-cores // 1000)),
+        connections=plan.settings.limits.connections,
+        compress_from_bytes=plan.settings.compress_from_bytes,
         session_seconds=plan.settings.session_timeout_seconds,
         audit=promises.audit_logging is not None,
     )
 
 
 def _valkey(plan: DeploymentPlan) -> Valkey:
-    limits = plan.settings.limits
+    limits, memory = plan.settings.limits, plan.settings.memory
     return Valkey(
         memory_percent=limits.queue_memory_percent,
         connections=limits.connections,
+        cluster_replicas=0 if memory is None else memory.backups,
         cache_bytes=plan.settings.cache_bytes,
     )
 
 
 def _database(plan: DeploymentPlan, promises: Promises) -> database.Database:
-    pools, copies = plan.settings.database, plan.settings.replication_factor
-    names = {service.name for service in plan.services}
+    pools = plan.settings.database
+    replicas = 0 if (found := plan.find("database")) is None else found.replicas
     return database.Database(
         max_connections=0 if pools is None else pools.max_connections,
-        synchronous=1 if copies > 1 else 0,
+        synchronous=1 if replicas > 1 else 0,
         audit=promises.audit_logging is not None,
-        read_pool={"database", "pooler"} <= names and plan.service("database").replicas > 1,
+        read_pool=replicas > 1 and plan.find("pooler") is not None,
         pool=database.Pool(min_size=0 if pools is None else pools.pool_min, max_size=1 if pools is None else pools.pool_max),
         backup=database.Backup(
             schedule=schedule(promises.backup_every_seconds), retention=retention(promises.backup_kept_seconds)
@@ -263,7 +278,7 @@ def _availability(plan: DeploymentPlan) -> operate.Availability:
 
 def _monitoring(plan: DeploymentPlan, promises: Promises) -> operate.Monitoring:
     return operate.Monitoring(
-        service_monitor=operate.Monitor(interval_seconds=max(1, ceil(plan.scaling.interval_seconds))),
+        service_monitor=operate.Monitor(interval_seconds=plan.settings.monitoring.interval_seconds),
         rules=operate.Rules(
             runbook_url="https://github.com/cfscale/cfscale/blob/main/docs/kubernetes.md",
             disk_ratio=plan.scaling.disk.scale_up_ratio,
@@ -277,12 +292,14 @@ def _monitoring(plan: DeploymentPlan, promises: Promises) -> operate.Monitoring:
 
 def _network(plan: DeploymentPlan) -> guard.NetworkPolicy:
     return guard.NetworkPolicy(
-        edges={name: list(targets) for name, targets in edges(plan).items() if targets},
+        edges=edges_of(plan),
         internet=[service.name for service in plan.services if platform(service)],
         private_ranges=_PRIVATE,
     )
 
 
-def web(service: PlanService) -> bool:
-    """Whether a service is asked over HTTP."""
-    return service.health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
+def edges_of(plan: DeploymentPlan) -> dict[str, list[str]]:
+    """The dependency graph of what the chart runs."""
+    kept = {service.name for service in plan.services if carried(service)}
+    graph = {name: [target for target in targets if target in kept] for name, targets in edges(plan).items()}
+    return {name: targets for name, targets in graph.items() if name in kept and targets}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
-from cfscale.render.helm.fill import values_of
+from cfscale.render.helm.fill import carried, values_of
 
 _OK = 200
 
@@ -72,6 +72,19 @@ def _has_parts(service: Service) -> bool:
 
 def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
     names = {service.name for service in plan.services}
+    own = tuple(service.name for service in plan.services if not carried(service))
+    yield from _loss(
+        own,
+        "replicas",
+        "their own services",
+        "not deployed",
+        "the cluster starts the queue's primary again on its volume, and CloudNativePG knows the database's",
+    )
+    if "cache" in names and plan.service("cache").replicas > 1:
+        yield from _loss(
+            ("cache",), "replicas", str(plan.service("cache").replicas), "1",
+            "the cluster starts it again, and nothing of a cache has to survive",
+        )
     if "database" in names:
         yield from _loss(
             ("database",), "image", "the plan's", "CloudNativePG's", "the operator promotes and repairs its own"

@@ -161,6 +161,7 @@ class Balancing(Model, kw_only=True):
     threads: Annotated[Positive, Meta(description="Threads, one for each core.")]
     connections: Annotated[Positive, Meta(description="Connections that it takes.")]
     session_seconds: Annotated[Positive, Meta(description="How long a session stays on its replica.")]
+    compress_from_bytes: Annotated[Positive, Meta(description="Answers of this size and more are compressed.")]
     audit: Annotated[bool, Meta(description="Log who asked for what, as JSON.")] = False
 
 

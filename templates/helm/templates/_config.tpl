@@ -67,6 +67,11 @@ frontend public
     http-request capture req.hdr(X-Forwarded-Email) len 128
     log-format '{"time":"%tr","client":"%ci","user":%[capture.req.hdr(1),json(utf8s)],"correlation_id":%[capture.req.hdr(0),json(utf8s)],"method":"%HM","path":%[capture.req.uri,json(utf8s)],"status":%ST,"backend":"%b","server":"%s","milliseconds":%Ta}'
     {{- end }}
+    # answers that are worth it are compressed; HAProxy compresses from the threshold on, not above it
+    filter compression
+    compression algo gzip
+    compression type application/json text/html text/plain text/event-stream
+    compression minsize-res {{ $to.compressFromBytes }}
     # what may have had an effect is not sent twice
     http-request disable-l7-retry unless METH_GET
     {{- range $length := untilStep 512 1 -1 }}

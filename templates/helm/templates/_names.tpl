@@ -102,3 +102,10 @@ annotations:
 {{- $versions := (index . 0).Capabilities.APIVersions -}}
 {{- if or ($versions.Has (index . 1)) (not ($versions.Has "v1/Pod")) -}}yes{{- end -}}
 {{- end -}}
+
+{{- /* The service that requests from outside come to: the load balancer, or where there is none the coordinator. */ -}}
+{{- define "cfscale.front" -}}
+{{- $front := "coordinator" -}}
+{{- with .Values.services.loadbalancer -}}{{- if .enabled -}}{{- $front = "loadbalancer" -}}{{- end -}}{{- end -}}
+{{- $front -}}
+{{- end -}}

@@ -64,7 +64,11 @@ args:
     umask 077
     password=$(cat /run/secrets/queue_password)
     printf 'requirepass %s\nmasterauth %s\n' "$password" "$password" >/run/auth/auth.conf
+    {{- if and (eq $name "cache") $root.Values.valkey.cacheBytes }}
+    set -- /etc/cfscale/valkey.conf --maxmemory {{ $root.Values.valkey.cacheBytes | int64 }}
+    {{- else }}
     set -- /etc/cfscale/valkey.conf --maxmemory "$(( MEMORY_BYTES * {{ $root.Values.valkey.memoryPercent }} / 100 ))"
+    {{- end }}
     {{- if eq $name "memory" }}
     set -- "$@" --cluster-announce-ip "$POD_IP" --cluster-announce-hostname "$HOSTNAME.{{ $full }}-{{ $name }}-pods.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}"
     {{- else if eq $name "queue" }}
