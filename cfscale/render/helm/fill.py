@@ -302,4 +302,4 @@ def edges_of(plan: DeploymentPlan) -> dict[str, list[str]]:
     """The dependency graph of what the chart runs."""
     kept = {service.name for service in plan.services if carried(service)}
     graph = {name: [target for target in targets if target in kept] for name, targets in edges(plan).items()}
-    return {name: targets for name, targets in graph.items() if name in kept and targets}
+    return {name: targets for name, targets in graph.items() if name in kept}

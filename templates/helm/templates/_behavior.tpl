@@ -13,9 +13,9 @@ behavior:
       - type: Percent
         value: {{ $as.scaleUp.percent }}
         periodSeconds: {{ $as.scaleUp.periodSeconds }}
-      {{- with $as.scaleUp.pods }}
+      {{- if gt (int $as.scaleUp.pods) 0 }}
       - type: Pods
-        value: {{ . }}
+        value: {{ $as.scaleUp.pods }}
         periodSeconds: {{ $as.scaleUp.periodSeconds }}
       {{- end }}
   scaleDown:
@@ -29,9 +29,9 @@ behavior:
       - type: Percent
         value: {{ $as.scaleDown.percent }}
         periodSeconds: {{ $as.scaleDown.periodSeconds }}
-      {{- with $as.scaleDown.pods }}
+      {{- if gt (int $as.scaleDown.pods) 0 }}
       - type: Pods
-        value: {{ . }}
+        value: {{ $as.scaleDown.pods }}
         periodSeconds: {{ $as.scaleDown.periodSeconds }}
       {{- end }}
 {{- end -}}

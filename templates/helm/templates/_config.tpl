@@ -181,3 +181,43 @@ server_connect_timeout = {{ $to.pool.connectSeconds }}
 server_tls_sslmode = require
 ignore_startup_parameters = extra_float_digits
 {{ end -}}
+
+{{- /* Where a service may connect to: (root, service name) */ -}}
+{{- define "cfscale.egress" -}}
+{{- $root := index . 0 -}}{{- $name := index . 1 -}}{{- $np := $root.Values.networkPolicy -}}
+{{- range $target := index $np.edges $name }}
+{{- $to := index $root.Values.services $target }}
+{{- if and $to $to.enabled }}
+- to:
+    - podSelector:
+        matchLabels:
+          {{- include "cfscale.selector" (list $root $target) | nindent 10 }}
+  ports:
+    - {port: {{ $to.port }}, protocol: TCP}
+    {{- if eq $target "memory" }}
+    - {port: {{ add $to.port 10000 }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+{{- end }}
+{{- if has $name $np.internet }}
+- to:
+    - ipBlock:
+        cidr: 0.0.0.0/0
+        except: {{ toJson $np.privateRanges }}
+  ports:
+    - {port: 443, protocol: TCP}
+{{- end }}
+{{- if and (eq $name "pooler") (eq $root.Values.database.mode "external") }}
+- to:
+    - ipBlock:
+        cidr: {{ $root.Values.database.external.cidr }}
+  ports:
+    - {port: {{ $root.Values.database.external.port }}, protocol: TCP}
+{{- end }}
+{{- if and (has $name (list "database" "pooler")) (eq $root.Values.database.mode "cloudnative-pg") }}
+# instances tell the API server who is the primary, and write backups to the object store
+- ports:
+    - {port: 443, protocol: TCP}
+    - {port: 6443, protocol: TCP}
+{{- end }}
+{{- end -}}

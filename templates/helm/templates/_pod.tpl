@@ -90,8 +90,8 @@ topologySpreadConstraints:
     maxSkew: 1
     {{- if (index . 1).required }}
     whenUnsatisfiable: DoNotSchedule
-    {{- with (index . 1).minDomains }}
-    minDomains: {{ . }}
+    {{- if gt (int (index . 1).minDomains) 0 }}
+    minDomains: {{ (index . 1).minDomains }}
     {{- end }}
     {{- else }}
     whenUnsatisfiable: ScheduleAnyway

@@ -64,7 +64,7 @@ args:
     umask 077
     password=$(cat /run/secrets/queue_password)
     printf 'requirepass %s\nmasterauth %s\n' "$password" "$password" >/run/auth/auth.conf
-    {{- if and (eq $name "cache") $root.Values.valkey.cacheBytes }}
+    {{- if and (eq $name "cache") (gt (int64 $root.Values.valkey.cacheBytes) 0) }}
     set -- /etc/cfscale/valkey.conf --maxmemory {{ $root.Values.valkey.cacheBytes | int64 }}
     {{- else }}
     set -- /etc/cfscale/valkey.conf --maxmemory "$(( MEMORY_BYTES * {{ $root.Values.valkey.memoryPercent }} / 100 ))"
