@@ -21,7 +21,7 @@ from typing import Protocol
 from cfscale.adapters.command import gist, run
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState, Usage
-from cfscale.core.stack import Before, Patience, StackService, befores, problem, standing
+from cfscale.core.stack import Before, Patience, StackService, befores, has_run, problem, standing, undone
 from cfscale.core.swarm import HERE, keepers, pin_label, places
 from cfscale.errors import ActionError
 
@@ -34,7 +34,7 @@ _GROW_SECONDS = 300.0
 _DOWN_SECONDS = 120.0
 _POLL_SECONDS = 0.2
 # a place may become free when another task has gone; what starts before the queue is there ends a few times
-_PATIENCE = Patience(placing_seconds=10.0, most_rejected=2, most_failed=5)
+_PATIENCE = Patience(placing_seconds=10.0, most_refused=2, most_failed=5)
 
 
 class Manager(Protocol):
@@ -126,7 +126,13 @@ class SwarmEngine:
             files = ("--compose-file", str(self._folder / MANIFEST), "--compose-file", str(scale))
             options = ("--prune", "--with-registry-auth")
             self._docker("stack", "deploy", *options, *files, self._plan.name)
-        self._await(wanted, before, StackService.settled, _UP_SECONDS)
+        try:
+            self._await(wanted, before, StackService.settled, _UP_SECONDS)
+        except ActionError as error:
+            if before or has_run(self._manager.services(self._plan.name).values()):
+                raise ActionError(f"{error}: see 'docker stack ps {self._plan.name}'") from error
+            self._remove()
+            raise ActionError(f"{error}; nothing was left running") from error
         self._manager.drop_unused(self._plan.name)
 
     def _wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
@@ -145,16 +151,17 @@ class SwarmEngine:
 
     def down(self, *, volumes: bool) -> None:
         """Remove the stack, each task within its grace period; with ``volumes`` also those of this node."""
-        self._manager.cluster()
-        self._docker("stack", "rm", self._plan.name)
-        grace = max(service.stop_grace_seconds for service in self._plan.services)
-        left = self._gone(time.monotonic() + _DOWN_SECONDS + grace)
-        if left:
-            raise ActionError(f"docker stack rm left {', '.join(left)}: see 'docker stack ps {self._plan.name}'")
+        self._remove()
         if volumes:
             self._manager.remove_volumes(self._plan.name)
             for name in keepers(self._plan):
                 self._unlabel(pin_label(self._plan, name))
+
+    def _remove(self) -> None:
+        self._docker("stack", "rm", self._plan.name)
+        grace = max(service.stop_grace_seconds for service in self._plan.services)
+        if left := self._gone(time.monotonic() + _DOWN_SECONDS + grace):
+            raise ActionError(f"docker stack rm left {', '.join(left)}: see 'docker stack ps {self._plan.name}'")
 
     def _gone(self, deadline: float) -> tuple[str, ...]:
         """What is left of the stack after a while, at best nothing."""
@@ -219,16 +226,12 @@ class SwarmEngine:
         started = time.monotonic()
         while True:
             services, waited = self._manager.services(self._plan.name), time.monotonic() - started
-            open_ = {
-                name: services.get(name) for name, count in wanted.items() if not _done(services, name, count, done)
-            }
-            if not open_:
+            waiting = [name for name in wanted if not _done(services.get(name), wanted[name], before.get(name), done)]
+            if not waiting:
                 return
-            for name, service in open_.items():
-                why = _verdict(service, before.get(name, Before()), waited, seconds)
-                if why:
-                    have = service.running if service else 0
-                    raise ActionError(f"{name}: {have} of {wanted[name]} replicas run: {why}")
+            for name in waiting:
+                if why := _verdict(services.get(name), before.get(name, Before()), waited, seconds):
+                    raise ActionError(f"{name}: {_running(services, name)} of {wanted[name]} replicas run: {why}")
             time.sleep(_POLL_SECONDS)
 
     def _tell(self, line: str) -> None:
@@ -252,9 +255,14 @@ class SwarmEngine:
 
 
 def _done(
-    services: Mapping[str, StackService], name: str, count: int, done: Callable[[StackService, int], bool]
+    service: StackService | None, count: int, before: Before | None, done: Callable[[StackService, int], bool]
 ) -> bool:
-    return name in services and done(services[name], count)
+    """Whether a service is as wanted; one whose update was taken back runs well, but not as wanted."""
+    return service is not None and done(service, count) and not undone(service, before or Before())
+
+
+def _running(services: Mapping[str, StackService], name: str) -> int:
+    return services[name].running if name in services else 0
 
 
 def _has_started(service: StackService, count: int) -> bool:
@@ -267,7 +275,7 @@ def _has_shrunk(service: StackService, count: int) -> bool:
 
 def _verdict(service: StackService | None, before: Before, waited: float, seconds: float) -> str:
     """Why to give a service up, empty for: not yet."""
-    found = problem(service, before, waited, _PATIENCE) if service else ""
+    found = undone(service, before) or problem(service, before, waited, _PATIENCE) if service else ""
     if found or waited < seconds:
         return found
     return f"{standing(service) if service else 'there is no such service'}, after {seconds:.0f} s"

@@ -4,14 +4,15 @@ A task is one try to run one replica. Those that have ended are kept for a while
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 _ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "remove", "orphaned"})
 _BROKEN = frozenset({"failed", "rejected"})
 _STARTED = frozenset({"starting", "running"})
+_NOT_BEGUN = "starting container failed"
 _MEANT = frozenset({"running", "ready"})
-_TAKEN_BACK = frozenset({"rollback_started", "rollback_paused", "rollback_completed"})
+_TAKEN_BACK = frozenset({"rollback_started", "rollback_paused", "rollback_completed", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,11 @@ class Task:
     def broken(self) -> bool:
         """Whether it ended by itself, or could not begin."""
         return self.state in _BROKEN
+
+    @property
+    def refused(self) -> bool:
+        """Whether it could not begin: no image, a port that is taken. Nothing of it has run."""
+        return self.state == "rejected" or (self.broken and self.trouble.startswith(_NOT_BEGUN))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,7 @@ class Patience:
     """How long a task may be without a place, and how many tries of one replica may fail, before that is the answer."""
 
     placing_seconds: float
-    most_rejected: int
+    most_refused: int
     most_failed: int
 
 
@@ -125,21 +131,31 @@ def befores(services: Mapping[str, StackService]) -> dict[str, Before]:
     return {name: Before.of(service) for name, service in services.items()}
 
 
+def undone(service: StackService, before: Before) -> str:
+    """That an update was taken back or stopped, and why, however well the service runs now; else empty."""
+    update = service.update
+    if update.started == before.update or update.state not in _TAKEN_BACK:
+        return ""
+    verb = "stopped" if update.state == "paused" else "taken back"
+    return f"the update was {verb}: {_last_trouble(service, before) or update.message}"
+
+
 def problem(service: StackService, before: Before, waited: float, patience: Patience) -> str:
     """What keeps a service from settling and will not mend itself, in words; empty while there is hope."""
-    update = service.update
-    if update.started != before.update and update.state in _TAKEN_BACK | {"paused"}:
-        verb = "stopped" if update.state == "paused" else "taken back"
-        return f"the update was {verb}: {_last_trouble(service, before) or update.message}"
     homeless = [task.trouble for task in service.tasks if task.wanted and not task.container and task.trouble]
     if homeless and waited >= patience.placing_seconds:
         return homeless[0]
     fresh = [task for task in service.tasks if task.broken and task.id not in before.ended]
-    for state, most in (("rejected", patience.most_rejected), ("failed", patience.most_failed)):
-        tries = Counter(task.slot for task in fresh if task.state == state)
+    for refused, most in ((True, patience.most_refused), (False, patience.most_failed)):
+        tries = Counter(task.slot for task in fresh if task.refused is refused)
         if tries and max(tries.values()) >= most:
             return _last_trouble(service, before)
     return ""
+
+
+def has_run(services: Iterable[StackService]) -> bool:
+    """Whether anything began and then failed: there are logs that say why."""
+    return any(task.broken and not task.refused for service in services for task in service.tasks)
 
 
 def _last_trouble(service: StackService, before: Before) -> str:

@@ -1,14 +1,22 @@
 #!/usr/bin/env bash
-# The Docker engine of the end-to-end tests: engine.sh start|stop|status
+# The Docker engines of the end-to-end tests: engine.sh start|stop|status [swarm]
 #
 # An engine that answers already is used as it is, and never stopped. Else Debian's is installed and started in the
 # background; its process id and its log are kept in the cache directory.
+#
+# `swarm` is a second engine: a swarm of one, in a network namespace and with a data directory of its own, since swarm
+# mode is engine-wide and takes ports. It has the images that are named after `start swarm`, copied from the first
+# engine, and its containers are reached from inside the namespace only: nsenter --net=/run/netns/cfscale-swarm.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-record="$cache/dockerd.pid" # "process id" "start time": an id alone may belong to another program by now
-log="$cache/dockerd.log"
+kind="${2:-}"
+first="${DOCKER_HOST:-}"
+record="$cache/dockerd${kind:+-$kind}.pid" # "process id" "start time": an id alone may belong to another program by now
+log="$cache/dockerd${kind:+-$kind}.log"
+namespace=cfscale-swarm
+private=/tmp/cfscale-swarm # everything of the second engine
 plugins=/usr/local/lib/docker/cli-plugins
 seconds=60
 
@@ -49,9 +57,25 @@ drop_stale_pid() {
 launch() {
   [ "$(id -u)" = 0 ] || die "no engine answers, and root is needed to start one"
   drop_stale_pid
+  local inside=() options=()
+  if [ "$kind" = swarm ]; then
+    seclude
+    inside=(nsenter "--net=/run/netns/$namespace")
+    options=(--data-root "$private/data" --exec-root "$private/exec" --pidfile "$private/pid" --host "$DOCKER_HOST")
+  fi
   # A session of its own, so that neither a closed terminal nor Ctrl-C in the caller ends it; the lock stays here.
-  setsid nohup dockerd >"$log" 2>&1 </dev/null 9>&- &
+  setsid nohup "${inside[@]}" dockerd "${options[@]}" >"$log" 2>&1 </dev/null 9>&- &
   printf '%s %s\n' "$!" "$(started "$!")" >"$record"
+}
+
+# A place of its own for the second engine; what a killed one left is of no use to the next.
+seclude() {
+  command -v ip >/dev/null || install_packages iproute2
+  ip netns delete "$namespace" 2>/dev/null || true
+  rm -rf "$private"
+  mkdir -p "$private"
+  ip netns add "$namespace"
+  nsenter "--net=/run/netns/$namespace" ip link set lo up
 }
 
 await() {
@@ -91,6 +115,15 @@ fetch_plugins() {
   rm -rf "$tree"
 }
 
+start_swarm() {
+  local image missing=()
+  docker swarm init --advertise-addr 127.0.0.1 >/dev/null 2>&1 || [ "$(docker info --format '{{.Swarm.ControlAvailable}}')" = true ]
+  for image in "$@"; do
+    if ! docker image inspect "$image" >/dev/null 2>&1; then missing+=("$image"); fi
+  done
+  if [ ${#missing[@]} -gt 0 ]; then DOCKER_HOST="$first" docker save "${missing[@]}" | docker load >/dev/null; fi
+}
+
 start() {
   exec 9>"$cache/engine.lock"
   flock 9 # two test runs may come at once; one of them starts the engine, the other finds it
@@ -99,6 +132,7 @@ start() {
     answers || { launch && await; }
   fi
   docker compose version >/dev/null 2>&1 || install_compose
+  if [ "$kind" = swarm ]; then start_swarm "$@"; fi
   status
 }
 
@@ -114,6 +148,10 @@ stop() {
     sleep 0.2
   done
   rm -f "$record"
+  if [ "$kind" = swarm ]; then
+    ip netns delete "$namespace"
+    rm -rf "$private"
+  fi
 }
 
 status() {
@@ -124,7 +162,12 @@ status() {
     "$(docker compose version --short 2>/dev/null || echo missing)"
 }
 
+case "$kind" in
+  "") ;;
+  swarm) export DOCKER_HOST="unix://$private/docker.sock" ;;
+  *) die "there is no engine '$kind'" ;;
+esac
 case "${1:-}" in
-  start | stop | status) "$1" ;;
-  *) die "usage: engine.sh start|stop|status" ;;
+  start | stop | status) "$1" "${@:3}" ;;
+  *) die "usage: engine.sh start|stop|status [swarm [IMAGE...]]" ;;
 esac

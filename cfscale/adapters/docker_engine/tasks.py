@@ -12,7 +12,7 @@ from cfscale.core.stack import StackService, Task, Update
 
 STACK = "com.docker.stack.namespace"
 TASK = "com.docker.swarm.task.id"
-_REASON_CHARACTERS = 200
+_REASON_CHARACTERS, _STEP_CHARACTERS = 120, 60
 
 
 class ContainerStatus(msgspec.Struct, rename="pascal"):
@@ -105,9 +105,16 @@ def _task(listed: ListedTask, template: Template) -> Task:
         desired=listed.desired_state,
         since=datetime.fromisoformat(status.timestamp).timestamp(),
         container=status.container_status.container_id,
-        trouble="".join(c for c in " ".join(status.err.split()) if c.isprintable())[:_REASON_CHARACTERS],
+        trouble=_shortened("".join(c for c in " ".join(status.err.split()) if c.isprintable())),
         current=listed.spec == template,
     )
+
+
+def _shortened(text: str) -> str:
+    """The beginning says at which step it failed, the end why."""
+    if len(text) <= _REASON_CHARACTERS:
+        return text
+    return f"{text.partition(':')[0][:_STEP_CHARACTERS]}: ...{text[-_REASON_CHARACTERS:]}"
 
 
 @dataclass(frozen=True, slots=True)
