@@ -110,6 +110,7 @@ def scale(
     deployment, clock = open_deployment(plan, engine, profile), Clock()
     if apply:
         deployment.require_replicas()
+        deployment.require_unowned(services)
     with (
         clock.listening(),
         _scaler(deployment, services, clock, apply=apply) as scaler,

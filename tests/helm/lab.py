@@ -117,15 +117,19 @@ def _problems(item: dict[str, Any], minor: str) -> Iterator[str]:
         yield f"{where} ({minor}): {error.message} at {list(error.path)}"
 
 
+def definitions() -> list[Path]:
+    """The files of the custom resources that the chart may use."""
+    used = ("clusters", "poolers", "scheduledbackups", "objectstores", "scaledobjects", "externalsecrets", "httproutes")
+    watched = ("servicemonitors", "podmonitors", "prometheusrules", "prometheuses")
+    endings = tuple(f"{end}{name}" for name in (*used, *watched) for end in "_-")
+    return [path for path in sorted((HOME / "crds").rglob("*.yaml")) if path.stem.endswith(endings)]
+
+
 @cache
 def crds() -> Mapping[tuple[str, str], dict[str, Any]]:
     """(apiVersion, kind) of every custom resource, and its schema, made to refuse what it does not name."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    wanted = ("clusters", "poolers", "scheduledbackups", "objectstores", "scaledobjects", "externalsecrets", "httproutes")
-    watched = ("servicemonitors", "podmonitors", "prometheusrules", "prometheuses")
-    for path in sorted((HOME / "crds").rglob("*.yaml")):
-        if not path.stem.endswith(tuple(f"{end}{name}" for name in (*wanted, *watched) for end in "_-")):
-            continue
+    for path in definitions():
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         for version in document["spec"]["versions"]:
             key = (f"{document['spec']['group']}/{version['name']}", document["spec"]["names"]["kind"])
