@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.helm.lab import HOME, definitions
@@ -252,7 +253,8 @@ def _attend(lab: Lab, pod: dict[str, dict[str, object]]) -> None:
         owners = pod["metadata"].get("ownerReferences") or [{}]
         done = isinstance(owners, list) and owners[0].get("kind") == "Job"
         status = {"phase": "Succeeded" if done else "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}]}
-        ready = [{"type": kind, "status": "True"} for kind in ("Ready", "ContainersReady", "Initialized")]
+        since = {"status": "True", "lastTransitionTime": datetime.now(UTC).isoformat(timespec="seconds")}
+        ready = [{"type": kind, **since} for kind in ("Ready", "ContainersReady", "Initialized", "PodScheduled")]
         patch = json.dumps({"status": {**status, "conditions": [] if done else ready}})
         lab.kubectl("patch", *where[1:], where[0], "--subresource=status", "--type=merge", f"--patch={patch}")
 

@@ -1,5 +1,6 @@
 """What is asked of the API server, through lightkube: pods, their usage, who scales what, the scale subresource."""
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ class Cluster:
         if config is None:
             raise UnavailableError("no cluster: the kubeconfig has no current context; choose one with kubectl")
         self._client = lightkube.Client(config, timeout=Timeout(_TIMEOUT_SECONDS), trust_env=False)
+        weakref.finalize(self, self._client.close)  # connections end with whoever asked
         self.namespace: str = self._client.namespace
 
     def identity(self) -> str:
@@ -115,7 +117,10 @@ class Cluster:
         """Remove the volumes of a release."""
         from lightkube.resources.core_v1 import PersistentVolumeClaim
 
-        self._ask(lambda: self._client.deletecollection(PersistentVolumeClaim, labels={_INSTANCE: release}))
+        claims = self._ask(lambda: list(self._client.list(PersistentVolumeClaim, labels={_INSTANCE: release})))
+        for claim in claims:
+            name = str(claim.metadata.name if claim.metadata else "")
+            self._maybe(lambda name=name: self._client.delete(PersistentVolumeClaim, name))
 
     def _maybe(self, call: Callable[[], T]) -> T | None:
         """The answer, None where there is no such thing."""

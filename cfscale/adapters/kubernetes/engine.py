@@ -97,8 +97,14 @@ class KubernetesEngine:
         self._helm("upgrade", *options, self._plan.name, str(self._folder), seconds=_UP_SECONDS)
 
     def down(self, *, volumes: bool) -> None:
-        """Uninstall the release; its volumes are kept unless ``volumes``."""
+        """Uninstall the release and return when its pods are gone; its volumes are kept unless ``volumes``."""
         self._helm("uninstall", "--ignore-not-found", "--wait", f"--timeout={_DOWN_SECONDS}s", self._plan.name)
+        grace = max(service.stop_grace_seconds for service in self._plan.services)
+        deadline = time.monotonic() + _DOWN_SECONDS + grace
+        while left := self.replicas():  # the release is gone at once, its pods within their grace periods
+            if time.monotonic() > deadline:
+                raise ActionError(f"helm uninstall left {len(left)} pods: see 'kubectl describe pods'")
+            time.sleep(_POLL_SECONDS)
         if volumes:
             self._api.remove_claims(self._plan.name)
 
