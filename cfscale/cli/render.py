@@ -129,7 +129,7 @@ def _files(plan: DeploymentPlan, target: str, templates: Mapping[str, str]) -> d
         return helm.render(plan, templates, _presets(plan))
     from cfscale.render import compose, swarm
 
-    return (swarm if target == "swarm" else compose).render(plan, templates)
+    return swarm.render(plan, templates) if target == "swarm" else compose.render(plan, templates)
 
 
 def _presets(plan: DeploymentPlan) -> dict[str, DeploymentPlan]:

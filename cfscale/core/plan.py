@@ -217,7 +217,8 @@ class Memory(Struct, frozen=True):
 
 class Gates(Struct, frozen=True):
     """Ports of the balancer for what is not HTTP: the queue's primary, the first cache that is up, the database's primary
-    (write) and its replicas (read)."""
+    (write) and its replicas (read).
+    """
 
     queue: int
     cache: int

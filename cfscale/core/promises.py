@@ -8,8 +8,10 @@ from msgspec import Struct
 
 
 class Predictive(Struct, frozen=True):
-    """The law of predictive scaling: grow above ``scale_up_ratio``, shrink by ``scale_down_factor`` once the load was
-    below ``scale_down_ratio`` for ``after_seconds``.
+    """The law of predictive scaling.
+
+    Grow above ``scale_up_ratio``; shrink by ``scale_down_factor`` once the load was below ``scale_down_ratio`` for
+    ``after_seconds``.
     """
 
     scale_up_ratio: float

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,8 @@ from tests.helm.lab import HOME, definitions
 _TOKEN = "of-the-lab"
 _START_SECONDS = 90.0
 _CLASS = "lab"
+_ADDRESSES = ["-addext", "subjectAltName=IP:127.0.0.1,DNS:kubernetes.default.svc", "-keyout", "apiserver.key", "-out"]
+_ADDRESSES += ["apiserver.crt"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,9 @@ def control_plane(folder: Path) -> Iterator[Lab]:
         own = [f"--kubeconfig={lab.kubeconfig}", "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port=0"]
         key = f"--service-account-private-key-file={folder / 'sa.key'}"
         root = f"--root-ca-file={folder / 'apiserver.crt'}"
-        stack.enter_context(_running(folder, "kube-controller-manager", [*own, key, root, "--controllers=*,-node-lifecycle-controller"]))
+        stack.enter_context(
+            _running(folder, "kube-controller-manager", [*own, key, root, "--controllers=*,-node-lifecycle-controller"])
+        )
         stack.enter_context(_running(folder, "kube-scheduler", own))
         lab.nodes(6)
         stack.enter_context(_kubelet(folder, lab))
@@ -157,8 +161,7 @@ def _keys(folder: Path, api: int) -> None:
     for argv in (
         ["openssl", "genrsa", "-out", "sa.key", "2048"],
         ["openssl", "rsa", "-in", "sa.key", "-pubout", "-out", "sa.pub"],
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "apiserver.key", "-out", "apiserver.crt"]
-        + ["-days", "2", "-subj", "/CN=lab", "-addext", "subjectAltName=IP:127.0.0.1,DNS:kubernetes.default.svc"],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=lab", *_ADDRESSES],
     ):
         subprocess.run(argv, cwd=folder, check=True, capture_output=True)
     (folder / "tokens.csv").write_text(f"{_TOKEN},lab,lab,system:masters\n")
@@ -259,14 +262,15 @@ def _attend(lab: Lab, pod: dict[str, dict[str, object]]) -> None:
         lab.kubectl("patch", *where[1:], where[0], "--subresource=status", "--type=merge", f"--patch={patch}")
 
 
-def _await(ask: object, folder: Path) -> None:
+def _await(ask: Callable[[], object], folder: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
-            ask()  # type: ignore[operator]  # a function without arguments
-            return
+            ask()
         except AssertionError as error:
             if time.monotonic() > deadline:
                 log = (folder / "kube-apiserver.log").read_text(errors="replace")[-2000:]
                 raise AssertionError(f"the API server does not answer: {error}\n{log}") from error
             time.sleep(0.3)
+        else:
+            return

@@ -104,7 +104,7 @@ def problems(objects: list[dict[str, Any]], minor: str) -> list[str]:
 
 def _problems(item: dict[str, Any], minor: str) -> Iterator[str]:
     import jsonschema
-    import kubernetes_validate
+    import kubernetes_validate  # type: ignore[import-untyped]  # it has no stubs
 
     where = f"{item['kind']} {item['metadata']['name']}"
     schema = crds().get((item["apiVersion"], item["kind"]))

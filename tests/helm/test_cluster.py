@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,8 +126,8 @@ def use(lab: Lab, cores: dict[str, str]) -> None:
         lab.kubectl("apply", "-f", "-", text=json.dumps(made))
 
 
-def decision(result: Result) -> dict[str, object]:
-    found: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
+def decision(result: Result) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return found
 
 
@@ -160,7 +161,9 @@ def test_cfscale_grows_and_shrinks_by_the_scale_subresource_and_chooses_who_goes
     after = pods(lab)
     assert len(after) == grown["desired"] > len(before)
     assert before.keys() < after.keys()
-    lab.kubectl("wait", "--for=condition=Ready", "pod", "--selector=app.kubernetes.io/component=agents", "--timeout=60s")
+    lab.kubectl(
+        "wait", "--for=condition=Ready", "pod", "--selector=app.kubernetes.io/component=agents", "--timeout=60s"
+    )
 
     busiest, *others = sorted(after)
     use(lab, {busiest: "200m", **dict.fromkeys(others, "1m")})

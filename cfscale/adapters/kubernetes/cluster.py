@@ -3,6 +3,7 @@
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
@@ -32,7 +33,8 @@ class Cluster:
             raise UnavailableError(f"no cluster: {exc}; set KUBECONFIG, or choose a context with kubectl") from exc
         if config is None:
             raise UnavailableError("no cluster: the kubeconfig has no current context; choose one with kubectl")
-        self._client = lightkube.Client(config, timeout=Timeout(_TIMEOUT_SECONDS), trust_env=False)
+        # its overloads tell kinds apart that are chosen here at run time
+        self._client: Any = lightkube.Client(config, timeout=Timeout(_TIMEOUT_SECONDS), trust_env=False)
         weakref.finalize(self, self._client.close)  # connections end with whoever asked
         self.namespace: str = self._client.namespace
 
@@ -41,7 +43,7 @@ class Cluster:
         from lightkube.resources.core_v1 import Namespace
 
         found = self._ask(lambda: self._client.get(Namespace, "kube-system"))
-        return str(found.metadata.uid if found.metadata else "")
+        return str(found.metadata.uid)
 
     def pods(self, release: str, ports: Mapping[str, int]) -> tuple[Replica, ...]:
         """The pods of the services in ``ports``, in the order of their names."""
@@ -81,21 +83,23 @@ class Cluster:
 
         keda = create_namespaced_resource("keda.sh", "v1alpha1", "ScaledObject", "scaledobjects")
         for item in self._maybe(lambda: list(self._client.list(keda))) or ():
-            target = item["spec"]["scaleTargetRef"]
-            yield f"ScaledObject {item['metadata']['name']}", {(target.get("kind", "Deployment"), target["name"])}
+            named = item["spec"]["scaleTargetRef"]
+            yield f"ScaledObject {item['metadata']['name']}", {(named.get("kind", "Deployment"), named["name"])}
         for hpa in self._ask(lambda: list(self._client.list(HorizontalPodAutoscaler))):
-            reference = hpa.spec.scaleTargetRef if hpa.spec else None
-            if reference and hpa.metadata:
-                yield f"HorizontalPodAutoscaler {hpa.metadata.name}", {(reference.kind, reference.name)}
+            target = hpa.spec.scaleTargetRef
+            yield f"HorizontalPodAutoscaler {hpa.metadata.name}", {(target.kind, target.name)}
 
     def _workload(self, release: str, service: str) -> tuple[str, str]:
         from lightkube.resources.apps_v1 import Deployment, StatefulSet
 
         labels = {_INSTANCE: release, _COMPONENT: service}
         for kind in (Deployment, StatefulSet):
-            for item in self._ask(lambda kind=kind: list(self._client.list(kind, labels=labels))):
+            for item in self._ask(partial(self._listed, kind, labels)):
                 return kind.__name__, str(item.metadata.name)
         raise UnavailableError(f"nothing of {service} is in namespace {self.namespace}: start it with 'cfscale up'")
+
+    def _listed(self, kind: type, labels: Mapping[str, str]) -> list[Any]:
+        return list(self._client.list(kind, labels=labels))
 
     def scale(self, release: str, service: str, count: int) -> None:
         """Set the count by the scale subresource."""
@@ -111,7 +115,7 @@ class Cluster:
 
         patch = {"metadata": {"annotations": {_COST: str(cost)}}}
         for name in pods:
-            self._maybe(lambda name=name: self._client.patch(Pod, name, patch))
+            self._maybe(partial(self._client.patch, Pod, name, patch))
 
     def remove_claims(self, release: str) -> None:
         """Remove the volumes of a release."""
@@ -119,8 +123,7 @@ class Cluster:
 
         claims = self._ask(lambda: list(self._client.list(PersistentVolumeClaim, labels={_INSTANCE: release})))
         for claim in claims:
-            name = str(claim.metadata.name if claim.metadata else "")
-            self._maybe(lambda name=name: self._client.delete(PersistentVolumeClaim, name))
+            self._maybe(partial(self._client.delete, PersistentVolumeClaim, claim.metadata.name))
 
     def _maybe(self, call: Callable[[], T]) -> T | None:
         """The answer, None where there is no such thing."""
@@ -210,9 +213,10 @@ def _allowed(pod: Any, resource: str) -> float | None:
         resources = container.resources
         limit = (resources.limits or {}).get(resource) if resources else None
         request = (resources.requests or {}).get(resource) if resources else None
-        if (limit or request) is None:
+        amount = limit or request
+        if amount is None:
             return None
-        amounts.append(_amount(limit or request))
+        amounts.append(_amount(amount))
     return sum(amounts)
 
 

@@ -20,9 +20,7 @@ _FOLDER = "helm/"
 _STATIC = f"{_FOLDER}templates/"
 
 
-def render(
-    plan: DeploymentPlan, templates: Mapping[str, str], presets: Mapping[str, DeploymentPlan]
-) -> dict[str, str]:
+def render(plan: DeploymentPlan, templates: Mapping[str, str], presets: Mapping[str, DeploymentPlan]) -> dict[str, str]:
     """Text of every file by its relative path; ``presets`` are plans for the values files of the tiers, by tier.
 
     Raises InputError for a value that cannot be rendered, ActionError where a template is broken or the values differ
@@ -35,7 +33,11 @@ def render(
         "values.schema.json": schema_text(),
         "README.md": engine.render(f"{_FOLDER}README.md.j2", _readme(plan, values)),
         ".helmignore": templates[f"{_FOLDER}helmignore"],
-        **{f"templates/{path.removeprefix(_STATIC)}": text for path, text in templates.items() if path.startswith(_STATIC)},
+        **{
+            f"templates/{path.removeprefix(_STATIC)}": text
+            for path, text in templates.items()
+            if path.startswith(_STATIC)
+        },
         **{f"values-{tier}.yaml": _preset(preset, values) for tier, preset in presets.items()},
     }
     check.compare(plan, files["values.yaml"])
@@ -65,9 +67,7 @@ def _about(plan: DeploymentPlan, values: Values) -> dict[str, object]:
 
 
 def _readme(plan: DeploymentPlan, values: Values) -> dict[str, object]:
-    rows = [
-        {"key": path, "value": _cell(value), "meaning": _cell(meaning)} for path, value, meaning in table(values)
-    ]
+    rows = [{"key": path, "value": _cell(value), "meaning": _cell(meaning)} for path, value, meaning in table(values)]
     return {
         "name": plan.name,
         "tier": plan.tier,
@@ -91,4 +91,3 @@ def _preset(plan: DeploymentPlan, base: Values) -> str:
     )
     off = "".join(f"  {name}: {{enabled: false}}\n" for name in base.services if name in absent)
     return overlay_text(values, heading).replace("\nservices:\n", f"\nservices:\n{off}", 1)
-

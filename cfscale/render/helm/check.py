@@ -25,7 +25,9 @@ def compare(plan: DeploymentPlan, text: str) -> None:
     found = list(_differences(plan, parsed(text)))
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise ActionError(f"nothing was written, the values do not say what the plan says: {'; '.join(found[:_SHOWN])}{more}")
+        raise ActionError(
+            f"nothing was written, the values do not say what the plan says: {'; '.join(found[:_SHOWN])}{more}"
+        )
 
 
 def parsed(text: str) -> dict[str, Any]:

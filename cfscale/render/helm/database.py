@@ -7,7 +7,7 @@ from msgspec import Meta
 from cfscale.render.helm.base import Model, Natural, Port, Positive, Texts
 
 
-class External(Model, kw_only=True):
+class External(Model, frozen=True, kw_only=True):
     """A database of yours."""
 
     secret: Annotated[str, Meta(description="A Secret of yours with host, port, dbname, username and password.")] = ""
@@ -15,7 +15,7 @@ class External(Model, kw_only=True):
     cidr: Annotated[str, Meta(description="Its addresses, for the network policy.")] = "0.0.0.0/0"
 
 
-class Backup(Model, kw_only=True):
+class Backup(Model, frozen=True, kw_only=True):
     """Backups to an object store, by the barman-cloud plugin of CloudNativePG."""
 
     destination_path: Annotated[str, Meta(description="Such as s3://bucket/path; empty: there are no backups.")] = ""
@@ -29,7 +29,7 @@ class Backup(Model, kw_only=True):
     ] = ""
 
 
-class Pool(Model, kw_only=True):
+class Pool(Model, frozen=True, kw_only=True):
     """Connections of one pool."""
 
     min_size: Annotated[Natural, Meta(description="Connections that are kept open.")]
@@ -41,7 +41,7 @@ class Pool(Model, kw_only=True):
     connect_seconds: Annotated[Positive, Meta(description="How long to try a server that is gone.")] = 3
 
 
-class Database(Model, kw_only=True):
+class Database(Model, frozen=True, kw_only=True):
     """PostgreSQL."""
 
     mode: Annotated[

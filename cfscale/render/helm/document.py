@@ -58,7 +58,11 @@ def _member(name: str, value: object, indent: str, seen: set[type] | None) -> It
 def key(name: str) -> str:
     """A key as YAML: plain where it cannot be mistaken for anything else."""
     plain = name.replace("-", "").replace("_", "").isalnum() and name[0].isalpha() and name.isascii()
-    return name if plain and name.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null") else scalar(name)
+    return (
+        name
+        if plain and name.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
+        else scalar(name)
+    )
 
 
 def scalar(value: object) -> str:
@@ -100,7 +104,15 @@ def schema_text() -> str:
     schema["title"] = "Values of the cfscale chart"
     schema["$defs"]["Values"]["properties"]["services"]["propertyNames"] = {"pattern": SERVICE_NAMES}
     # what a service that is off would be does not matter
-    schema["$defs"]["Service"]["required"] = ["image", "port", "resources", "health", "replicas", "minReplicas", "maxReplicas"]
+    schema["$defs"]["Service"]["required"] = [
+        "image",
+        "port",
+        "resources",
+        "health",
+        "replicas",
+        "minReplicas",
+        "maxReplicas",
+    ]
     return json.dumps(_without_defaults(schema), indent=2) + "\n"
 
 

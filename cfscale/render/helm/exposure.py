@@ -7,7 +7,7 @@ from msgspec import Meta
 from cfscale.render.helm.base import Model, Object, Texts
 
 
-class Ingress(Model, kw_only=True):
+class Ingress(Model, frozen=True, kw_only=True):
     """An Ingress to the load balancer."""
 
     enabled: Annotated[bool, Meta(description="Whether there is one.")] = False
@@ -17,7 +17,7 @@ class Ingress(Model, kw_only=True):
     annotations: Annotated[Texts, Meta(description="What its controller reads.")] = {}
 
 
-class HttpRoute(Model, kw_only=True):
+class HttpRoute(Model, frozen=True, kw_only=True):
     """A route of the Gateway API to the load balancer."""
 
     enabled: Annotated[bool, Meta(description="Whether there is one.")] = False
@@ -25,7 +25,7 @@ class HttpRoute(Model, kw_only=True):
     hosts: Annotated[list[str], Meta(description="Names under which it is reached.")] = []
 
 
-class Exposure(Model, kw_only=True):
+class Exposure(Model, frozen=True, kw_only=True):
     """How the load balancer is reached: from inside the cluster only, unless told otherwise."""
 
     service_type: Annotated[
@@ -38,13 +38,13 @@ class Exposure(Model, kw_only=True):
     http_route: HttpRoute = HttpRoute()
 
 
-class Sso(Model, kw_only=True):
+class Sso(Model, frozen=True, kw_only=True):
     """Single sign-on before the load balancer, by oauth2-proxy."""
 
     enabled: Annotated[bool, Meta(description="Whether requests from outside have to sign on.")] = False
-    required: Annotated[
-        bool, Meta(description="Promised by the tier: exposing without single sign-on is refused.")
-    ] = False
+    required: Annotated[bool, Meta(description="Promised by the tier: exposing without single sign-on is refused.")] = (
+        False
+    )
     image: Annotated[str, Meta(description="Image of oauth2-proxy.")] = "quay.io/oauth2-proxy/oauth2-proxy:v7.12.0"
     replicas: Annotated[int, Meta(ge=1, description="Replicas of it.")] = 2
     issuer_url: Annotated[str, Meta(description="OpenID Connect issuer.")] = ""

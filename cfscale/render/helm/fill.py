@@ -1,6 +1,6 @@
 """From the plan to the values of the chart: every decision and all arithmetic, so that templates have little.
 
-    plan ─▶ services (size, probes, routes) ─▶ scaling, availability, monitoring, guards ─▶ Values
+plan ─▶ services (size, probes, routes) ─▶ scaling, availability, monitoring, guards ─▶ Values
 """
 
 from math import ceil
@@ -123,7 +123,7 @@ def _service(plan: DeploymentPlan, service: PlanService) -> Service:
         ),
         storage=_storage(service),
         metrics=_metrics(service),
-        run_as_user=run_as(service),
+        run_as_user=run_as(),
         stop_grace_seconds=ceil(service.stop_grace_seconds),
     )
 
@@ -212,7 +212,9 @@ def _database(plan: DeploymentPlan, promises: Promises) -> database.Database:
         synchronous=1 if replicas > 1 else 0,
         audit=promises.audit_logging is not None,
         read_pool=replicas > 1 and plan.find("pooler") is not None,
-        pool=database.Pool(min_size=0 if pools is None else pools.pool_min, max_size=1 if pools is None else pools.pool_max),
+        pool=database.Pool(
+            min_size=0 if pools is None else pools.pool_min, max_size=1 if pools is None else pools.pool_max
+        ),
         backup=database.Backup(
             schedule=schedule(promises.backup_every_seconds), retention=retention(promises.backup_kept_seconds)
         ),

@@ -23,6 +23,6 @@ def name_of(image: Image) -> str:
     return f"{tagged}@{image.digest}" if image.digest else tagged
 
 
-def run_as(service: Service) -> int:
-    """The user of its pods; all images that the catalogue names work as any user."""
+def run_as() -> int:
+    """The user of all pods; the images that the catalogue names work as any user."""
     return _USER

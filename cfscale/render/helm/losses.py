@@ -52,9 +52,7 @@ def _health(plan: DeploymentPlan) -> Iterator[Loss]:
         "any status from 200 to 399",
         "kubelets ask no more; cfscale probe does",
     )
-    yield from _loss(
-        parts, "health, stop_grace", "parts of a second", "rounded up", "Kubernetes knows whole seconds"
-    )
+    yield from _loss(parts, "health, stop_grace", "parts of a second", "rounded up", "Kubernetes knows whole seconds")
 
 
 def _asks_more(service: Service) -> bool:
@@ -65,8 +63,7 @@ def _asks_more(service: Service) -> bool:
 def _has_parts(service: Service) -> bool:
     health = service.health
     return any(
-        value != int(value)
-        for value in (health.interval_seconds, health.timeout_seconds, service.stop_grace_seconds)
+        value != int(value) for value in (health.interval_seconds, health.timeout_seconds, service.stop_grace_seconds)
     )
 
 
@@ -82,7 +79,10 @@ def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
     )
     if "cache" in names and plan.service("cache").replicas > 1:
         yield from _loss(
-            ("cache",), "replicas", str(plan.service("cache").replicas), "1",
+            ("cache",),
+            "replicas",
+            str(plan.service("cache").replicas),
+            "1",
             "the cluster starts it again, and nothing of a cache has to survive",
         )
     if "database" in names:
@@ -111,5 +111,9 @@ def _scaling(plan: DeploymentPlan) -> Iterator[Loss]:
     if plan.scaling.policies != ("resource",):
         words = ", ".join(str(policy) for policy in plan.scaling.policies)
         yield from _loss(
-            scaled, "scaling.policies", words, "CPU and memory, and the forecast where the tier predicts", "the cluster's engines know no others"
+            scaled,
+            "scaling.policies",
+            words,
+            "CPU and memory, and the forecast where the tier predicts",
+            "the cluster's engines know no others",
         )

@@ -9,14 +9,14 @@ from cfscale.render.helm.base import Model, Natural, Positive, Texts
 Ratio = Annotated[float, Meta(ge=0, le=1)]
 
 
-class DeadBand(Model, kw_only=True):
+class DeadBand(Model, frozen=True, kw_only=True):
     """Between the two nothing moves."""
 
     scale_up: Annotated[Ratio, Meta(description="Above this share of the request replicas are added.")]
     scale_down: Annotated[Ratio, Meta(description="Below this share of the request replicas are taken away.")]
 
 
-class Damping(Model, kw_only=True):
+class Damping(Model, frozen=True, kw_only=True):
     """How far and how often the count may move in one direction."""
 
     stabilization_window_seconds: Annotated[
@@ -27,15 +27,15 @@ class Damping(Model, kw_only=True):
     pods: Annotated[Natural, Meta(description="How far it may move, in replicas; 0: by percent alone.")] = 0
 
 
-class Prometheus(Model, kw_only=True):
+class Prometheus(Model, frozen=True, kw_only=True):
     """Where KEDA asks for the load."""
 
-    server_address: Annotated[
-        str, Meta(description="Address of the Prometheus that evaluates the chart's rules.")
-    ] = "http://prometheus-operated.monitoring.svc:9090"
+    server_address: Annotated[str, Meta(description="Address of the Prometheus that evaluates the chart's rules.")] = (
+        "http://prometheus-operated.monitoring.svc:9090"
+    )
 
 
-class Autoscaling(Model, kw_only=True):
+class Autoscaling(Model, frozen=True, kw_only=True):
     """What scales the services whose minReplicas are below their maxReplicas."""
 
     engine: Annotated[
@@ -57,7 +57,7 @@ class Autoscaling(Model, kw_only=True):
     prometheus: Prometheus = Prometheus()
 
 
-class Spread(Model, kw_only=True):
+class Spread(Model, frozen=True, kw_only=True):
     """Over what the replicas of a service are spread."""
 
     required: Annotated[bool, Meta(description="Rather leave a replica waiting than place it unevenly.")] = False
@@ -66,7 +66,7 @@ class Spread(Model, kw_only=True):
     ] = 0
 
 
-class Availability(Model, kw_only=True):
+class Availability(Model, frozen=True, kw_only=True):
     """How much may go away at once."""
 
     pod_disruption_budgets: Annotated[bool, Meta(description="Drain one replica of a service at a time.")] = True
@@ -80,7 +80,7 @@ class Availability(Model, kw_only=True):
     min_ready_seconds: Annotated[Natural, Meta(description="How long a new replica has to be ready to count.")] = 5
 
 
-class Monitor(Model, kw_only=True):
+class Monitor(Model, frozen=True, kw_only=True):
     """What the Prometheus Operator scrapes."""
 
     enabled: Annotated[bool, Meta(description="Where the cluster has the Prometheus Operator.")] = True
@@ -88,7 +88,7 @@ class Monitor(Model, kw_only=True):
     labels: Annotated[Texts, Meta(description="Labels by which your Prometheus finds it.")] = {}
 
 
-class Rules(Model, kw_only=True):
+class Rules(Model, frozen=True, kw_only=True):
     """Alerts and recorded series."""
 
     enabled: Annotated[bool, Meta(description="Where the cluster has the Prometheus Operator.")] = True
@@ -99,7 +99,7 @@ class Rules(Model, kw_only=True):
     backup_seconds: Annotated[Natural, Meta(description="A latest backup older than this is critical.")]
 
 
-class PrometheusServer(Model, kw_only=True):
+class PrometheusServer(Model, frozen=True, kw_only=True):
     """A Prometheus of the deployment's own, run by the operator."""
 
     enabled: Annotated[bool, Meta(description="Off where the cluster has one already.")] = False
@@ -108,7 +108,7 @@ class PrometheusServer(Model, kw_only=True):
     service_account_name: Annotated[str, Meta(description="An account of yours that may list pods and endpoints.")] = ""
 
 
-class Monitoring(Model, kw_only=True):
+class Monitoring(Model, frozen=True, kw_only=True):
     """Metrics, alerts and dashboards."""
 
     service_monitor: Monitor

@@ -15,7 +15,7 @@ from cfscale.render.helm.guard import Auth, NetworkPolicy, Rbac, Security, Servi
 from cfscale.render.helm.operate import Autoscaling, Availability, Monitoring
 
 
-class Image(Model, kw_only=True):
+class Image(Model, frozen=True, kw_only=True):
     """Where an image comes from."""
 
     registry: Annotated[
@@ -31,7 +31,7 @@ class Image(Model, kw_only=True):
     ] = "IfNotPresent"
 
 
-class Requests(Model, kw_only=True):
+class Requests(Model, frozen=True, kw_only=True):
     """What is reserved for one replica."""
 
     cpu: Annotated[str, Meta(description="CPU that is reserved.")]
@@ -43,7 +43,7 @@ class Requests(Model, kw_only=True):
     )
 
 
-class Caps(Model, kw_only=True):
+class Caps(Model, frozen=True, kw_only=True):
     """What one replica may take at most."""
 
     cpu: Annotated[str, Meta(description="Enforced only with cpuLimits.enabled; empty: no limit.")] = ""
@@ -53,14 +53,14 @@ class Caps(Model, kw_only=True):
     )
 
 
-class Resources(Model, kw_only=True):
+class Resources(Model, frozen=True, kw_only=True):
     """The size of one replica."""
 
     requests: Requests
     limits: Caps
 
 
-class Health(Model, kw_only=True):
+class Health(Model, frozen=True, kw_only=True):
     """How a replica is asked for its health."""
 
     kind: Annotated[Literal["http", "jsonrpc", "tcp", "redis", "none"], Meta(description="Protocol of the question.")]
@@ -73,7 +73,7 @@ class Health(Model, kw_only=True):
     startup_failures: Annotated[Positive, Meta(description="Bad answers that it may give while it starts.")]
 
 
-class Storage(Model, kw_only=True):
+class Storage(Model, frozen=True, kw_only=True):
     """What a service keeps on disk."""
 
     size: Annotated[str, Meta(description="Size of a volume; empty: nothing is kept.")] = ""
@@ -85,14 +85,14 @@ class Storage(Model, kw_only=True):
     existing_claim: Annotated[str, Meta(description="A claim of yours instead of a new one.")] = ""
 
 
-class Metrics(Model, kw_only=True):
+class Metrics(Model, frozen=True, kw_only=True):
     """Where a service can be asked for Prometheus metrics."""
 
     port: Annotated[Natural, Meta(description="Port of the metrics; 0: it has none.")] = 0
     path: Annotated[str, Meta(description="Path of the metrics.")] = "/metrics"
 
 
-class Routing(Model, kw_only=True):
+class Routing(Model, frozen=True, kw_only=True):
     """What the load balancer sends to a service, and how."""
 
     prefixes: Annotated[list[str], Meta(description="Path prefixes that lead here; the longest wins.")] = []
@@ -102,7 +102,7 @@ class Routing(Model, kw_only=True):
     sticky_header: Annotated[str, Meta(description="Header that keeps a session on its replica.")] = ""
 
 
-class Service(Model, kw_only=True):
+class Service(Model, frozen=True, kw_only=True):
     """One service of the plan."""
 
     enabled: Annotated[bool, Meta(description="Whether it is deployed.")] = True
@@ -115,7 +115,9 @@ class Service(Model, kw_only=True):
     health: Health
     args: Annotated[list[str], Meta(description="Arguments instead of the image's own.")] = []
     env: Annotated[Texts, Meta(description="Variables with their values; never secrets.")] = {}
-    env_from_secret: Annotated[str, Meta(description="A Secret of yours that becomes variables, such as API keys.")] = ""
+    env_from_secret: Annotated[str, Meta(description="A Secret of yours that becomes variables, such as API keys.")] = (
+        ""
+    )
     platform: Annotated[bool, Meta(description="It is told where queue, memory, cache and database are.")] = False
     routing: Routing = Routing()
     storage: Storage = Storage()
@@ -131,7 +133,7 @@ class Service(Model, kw_only=True):
     affinity: Annotated[Object, Meta(description="Instead of the chart's soft anti-affinity.")] = {}
 
 
-class Plan(Model, kw_only=True):
+class Plan(Model, frozen=True, kw_only=True):
     """What the plan was made for; shown after an installation, and labels."""
 
     name: Annotated[str, Meta(description="Name of the deployment.")]
@@ -146,14 +148,14 @@ class Plan(Model, kw_only=True):
     node_memory: Annotated[str, Meta(description="Memory of such a machine.")]
 
 
-class Global(Model, kw_only=True):
+class Global(Model, frozen=True, kw_only=True):
     """What charts that hold this one as a part share."""
 
     image_registry: Annotated[str, Meta(description="Registry of all images; theirs where they have one.")] = ""
     image_pull_secrets: Annotated[list[str], Meta(description="Secrets by which nodes pull images.")] = []
 
 
-class Balancing(Model, kw_only=True):
+class Balancing(Model, frozen=True, kw_only=True):
     """The configuration of the load balancer."""
 
     algorithm: Annotated[Literal["roundrobin", "leastconn"], Meta(description="Who gets the next request.")]
@@ -165,7 +167,7 @@ class Balancing(Model, kw_only=True):
     audit: Annotated[bool, Meta(description="Log who asked for what, as JSON.")] = False
 
 
-class Valkey(Model, kw_only=True):
+class Valkey(Model, frozen=True, kw_only=True):
     """The configuration of queue, memory and cache."""
 
     memory_percent: Annotated[
@@ -176,15 +178,15 @@ class Valkey(Model, kw_only=True):
     cache_bytes: Annotated[Natural, Meta(description="What all of the cache holds, in bytes.")] = 0
 
 
-class CpuLimits(Model, kw_only=True):
+class CpuLimits(Model, frozen=True, kw_only=True):
     """Whether CPU limits are enforced."""
 
-    enabled: Annotated[
-        bool, Meta(description="Limits throttle even where the machine is idle, so they are off.")
-    ] = False
+    enabled: Annotated[bool, Meta(description="Limits throttle even where the machine is idle, so they are off.")] = (
+        False
+    )
 
 
-class StorageDefaults(Model, kw_only=True):
+class StorageDefaults(Model, frozen=True, kw_only=True):
     """What holds for all volumes."""
 
     class_name: Annotated[
@@ -192,18 +194,20 @@ class StorageDefaults(Model, kw_only=True):
     ] = ""
 
 
-class HelmTest(Model, kw_only=True):
+class HelmTest(Model, frozen=True, kw_only=True):
     """The pod that `helm test` runs."""
 
     enabled: Annotated[bool, Meta(description="Whether there is one.")] = True
 
 
-class Values(Model, kw_only=True):
+class Values(Model, frozen=True, kw_only=True):
     """The whole file."""
 
     global_: Global = field(default=Global(), name="global")
     name_override: Annotated[str, Meta(max_length=63, description="Instead of the chart's name.")] = ""
-    fullname_override: Annotated[str, Meta(max_length=53, description="Instead of the release's and chart's names.")] = ""
+    fullname_override: Annotated[
+        str, Meta(max_length=53, description="Instead of the release's and chart's names.")
+    ] = ""
     common_labels: Annotated[Texts, Meta(description="Labels of everything.")] = {}
     common_annotations: Annotated[Texts, Meta(description="Annotations of everything.")] = {}
     cluster_domain: Annotated[str, Meta(description="Domain of the cluster's DNS.")] = "cluster.local"

@@ -18,7 +18,7 @@
 {{- $root := . -}}{{- $own := .Values.services.loadbalancer -}}{{- $to := .Values.balancing -}}
 global
     log stdout format raw local0 {{ $to.logLevel }}
-    maxconn {{ $to.connections }}
+    maxconn {{ int64 $to.connections }}
     nbthread {{ $to.threads }}
     hard-stop-after {{ max 1 (sub (int $own.stopGraceSeconds) 1) }}s
 
@@ -71,7 +71,7 @@ frontend public
     filter compression
     compression algo gzip
     compression type application/json text/html text/plain text/event-stream
-    compression minsize-res {{ $to.compressFromBytes }}
+    compression minsize-res {{ int64 $to.compressFromBytes }}
     # what may have had an effect is not sent twice
     http-request disable-l7-retry unless METH_GET
     {{- range $length := untilStep 512 1 -1 }}
@@ -114,7 +114,7 @@ backend {{ $name }}
     {{- end }}
     {{- with $it.routing.stickyHeader }}
     # a session lives in the memory of the replica that opened it
-    stick-table type string len 128 size 100k expire {{ $to.sessionSeconds }}s
+    stick-table type string len 128 size 100k expire {{ int64 $to.sessionSeconds }}s
     stick match req.hdr({{ . }})
     stick store-response res.hdr({{ . }})
     {{- end }}
@@ -132,7 +132,7 @@ port {{ $it.port }}
 protected-mode yes
 # written at the start from the Secret, on a disk that is memory
 include /run/auth/auth.conf
-maxclients {{ $to.connections }}
+maxclients {{ int64 $to.connections }}
 tcp-keepalive 60
 timeout 0
 dir /data
@@ -174,7 +174,7 @@ pool_mode = {{ $to.pool.mode }}
 min_pool_size = {{ $to.pool.minSize }}
 default_pool_size = {{ $to.pool.maxSize }}
 max_db_connections = {{ $to.pool.maxSize }}
-max_client_conn = {{ .Values.balancing.connections }}
+max_client_conn = {{ int64 .Values.balancing.connections }}
 max_prepared_statements = 200
 query_wait_timeout = {{ $to.pool.waitSeconds }}
 server_connect_timeout = {{ $to.pool.connectSeconds }}

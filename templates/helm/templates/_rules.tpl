@@ -63,7 +63,7 @@ groups:
       {{- end }}
       {{- if .Values.database.backup.destinationPath }}
       - alert: CfscaleBackupOld
-        expr: time() - max(cnpg_collector_last_available_backup_timestamp{namespace={{ $ns | quote }},pod=~"{{ $full }}-database-.+"}) > {{ $m.rules.backupSeconds }}
+        expr: time() - max(cnpg_collector_last_available_backup_timestamp{namespace={{ $ns | quote }},pod=~"{{ $full }}-database-.+"}) > {{ int64 $m.rules.backupSeconds }}
         for: 10m
         {{- include "cfscale.alert" (list . "CfscaleBackupOld" "critical" "the latest backup is {{ $value | humanizeDuration }} old") | nindent 8 }}
       {{- end }}
