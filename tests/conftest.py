@@ -26,8 +26,12 @@ hypothesis.settings.load_profile("cfscale")
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = (
-    "haproxy:3.0",
+    "haproxy:3.2",
     "valkey/valkey:8.1",
+    "cfscale/database:17",
+    "edoburu/pgbouncer:v1.24.1-p0",
+    "quay.io/coreos/etcd:v3.5.16",
+    "prom/prometheus:v2.53.3",
     "python:3.13-slim",
     "cfscale/demo-worker:1",
     "cfscale/coordinator:3.43.0",

@@ -20,7 +20,6 @@ from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.errors import ActionError, UnavailableError
 
 MANIFEST = "compose.yaml"
-QUEUE, QUEUE_REPLICA = "queue", "queue-replica"
 # the network on which the balancer meets those behind it: its slots hold addresses of this one
 _SHARED_NETWORK = "app"
 _UP_SECONDS = 1800.0  # images may have to be built or pulled
@@ -134,12 +133,11 @@ class ComposeEngine:
         return None
 
     def replicas(self) -> tuple[Replica, ...]:
-        """Every container of the plan's services; the queue's replicas are replicas of the queue."""
-        ports = {service.name: service.port for service in self._plan.services}
-        if QUEUE in ports:
-            ports[QUEUE_REPLICA] = ports[QUEUE]
+        """Every container of the plan's services; a member, a service of its own to Compose, is a replica of what it is of."""
+        owner = self._plan.parts
+        ports = {name: service.port for name, service in owner.items()}
         found = self._docker.replicas(self._plan.name, ports, (f"{self._plan.name}_{_SHARED_NETWORK}",))
-        return tuple(replace(one, service=QUEUE) if one.service == QUEUE_REPLICA else one for one in found)
+        return tuple(replace(one, service=owner[one.service].name) if one.service in owner else one for one in found)
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """Usage since the previous call. One that is paused or stopped is left out: its zero is not idleness."""
@@ -198,8 +196,8 @@ class ComposeEngine:
 
 
 def _moves(service: Service) -> bool:
-    """Whether Compose is told its count: the queue is two services, one of which is always the primary."""
-    return service.scaled and service.name != QUEUE
+    """Whether Compose is told its count: members are services of their own, one each."""
+    return service.scaled and not service.members
 
 
 def _alive(service: str, replicas: Iterable[Replica]) -> tuple[Replica, ...]:

@@ -25,7 +25,6 @@ MAX_DEPTH = 64
 MAX_NODES = 100_000
 # what Docker grants a container to stop in where the file says nothing
 _DOCKER_GRACE = "10s"
-_QUEUE_REPLICA, _QUEUE = "queue-replica", "queue"
 _VARIABLE = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<bare>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^${}]*)|[^{}]*)\})",
     re.ASCII,
@@ -190,6 +189,8 @@ def _services(name: str, root: _Node) -> tuple[tuple[Deployed, ...], tuple[str, 
         if part.node is not None and "profiles" in part.known():
             notes.append(f"{service} starts only with a profile of Compose and is not counted")
             continue
+        if part.is_mapping("labels") and "cfscale.job" in part.below("labels").known():
+            continue  # it ends, and holds nothing
         found.append(_deployed(service, part))
     return tuple(found), tuple(notes)
 
@@ -203,10 +204,9 @@ def _deployed(name: str, part: "_Part") -> Deployed:
         "part_of", lambda: part.below("labels").text("cfscale.service") if part.is_mapping("labels") else None
     )
     replicas = values.of("replicas", deploy.first(part, "replicas", "scale", _count))
-    default = _QUEUE if name == _QUEUE_REPLICA else name
     return Deployed(
         name=name,
-        part_of=label or default,
+        part_of=label or name,
         replicas=1 if replicas is None else replicas,
         image=values.of("image", lambda: part.text("image")),
         cpu_request_millicores=values.of("cpu_request_millicores", lambda: reserved.parsed("cpus", _cpu)),

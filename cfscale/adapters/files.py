@@ -29,6 +29,8 @@ SECRETS = "secrets"
 MAX_FILE_BYTES = 16 * 1024 * 1024
 _LOCK_SCHEMA = "cfscale/lock/v1"
 _PASSWORD = re.compile(r"[!#-&(-\[\]-~]{1,512}")
+# PgBouncer's list of users, and the directives that a Valkey server includes
+_USERLIST, _AUTH = "pooler_userlist.txt", "_auth.conf"
 _STAGED_PREFIX, _STAGED_SUFFIX = ".cfscale-", ".tmp"
 
 
@@ -325,11 +327,17 @@ def _remove_empty(out: Path, folder: Path) -> None:
         folder = folder.parent
 
 
-def ensure_secrets(out: Path, env_files: Iterable[str] = ()) -> None:
+def ensure_env_files(out: Path, names: Iterable[str]) -> None:
+    """Create the files for the operator's own variables where they are missing, empty, for their owner only."""
+    for name in names:
+        _create(out / SECRETS / name, "", 0o600)
+
+
+def ensure_secrets(out: Path, names: Iterable[str] = ("queue_password", "queue_auth.conf")) -> None:
     """Create the secrets of a deployment where they are missing; what exists is never rewritten.
 
     Compose ignores owner and mode of file secrets and containers do not run as root: the files are readable (0444),
-    the directory is not (0700). ``env_files`` are for the operator to fill, and empty until then.
+    the directory is not (0700). A password is drawn; the other files hold one in the words of a component.
     """
     folder = out / SECRETS
     if folder.is_symlink():
@@ -340,21 +348,39 @@ def ensure_secrets(out: Path, env_files: Iterable[str] = ()) -> None:
     except OSError as error:
         raise ActionError(f"{folder}: cannot be made: {error.strerror}") from error
     _create(folder / ".gitignore", "*\n")
-    for name in env_files:
-        _create(folder / name, "", 0o600)
-    if not os.path.lexists(folder / "queue_password") and os.path.lexists(folder / "queue_auth.conf"):
-        raise RefusedError(f"{folder}: queue_auth.conf without queue_password: restore it, or remove both")
-    _create(folder / "queue_password", secrets.token_hex(32))
-    password = read_text(folder / "queue_password").rstrip("\n")
+    derived = {name: of for name in names if (of := _derived_from(name)) is not None}
+    for name, of in derived.items():
+        if not os.path.lexists(folder / of) and os.path.lexists(folder / name):
+            raise RefusedError(f"{folder}: {name} without {of}: restore it, or remove both")
+    for name in names:
+        if name not in derived:
+            _password(folder / name)
+    for name, of in derived.items():
+        _derive(folder / name, of, _password(folder / of))
+
+
+def _derived_from(name: str) -> str | None:
+    """The password that a file holds in a component's words; None for a password itself."""
+    if name == _USERLIST:
+        return "database_password"
+    return name.removesuffix(_AUTH) + "_password" if name.endswith(_AUTH) else None
+
+
+def _password(path: Path) -> str:
+    """The password in a file, drawn where there is none yet."""
+    _create(path, secrets.token_hex(32))
+    password = read_text(path).rstrip("\n")
     if not _PASSWORD.fullmatch(password):
-        raise InputError(
-            f"{folder / 'queue_password'}: use 1 to 512 printable ASCII characters on one line, no space, quote or backslash"
-        )
-    directives = f"requirepass {password}\nmasterauth {password}\n"
-    _create(folder / "queue_auth.conf", directives)
-    if read_text(folder / "queue_auth.conf") != directives:
+        raise InputError(f"{path}: use 1 to 512 printable ASCII characters on one line, no space, quote or backslash")
+    return password
+
+
+def _derive(path: Path, of: str, password: str) -> None:
+    text = f'"app" "{password}"\n' if path.name == _USERLIST else f"requirepass {password}\nmasterauth {password}\n"
+    _create(path, text)
+    if read_text(path) != text:
         raise RefusedError(
-            f"{folder}: queue_auth.conf does not hold the password of queue_password: remove it to derive it again"
+            f"{path.parent}: {path.name} does not hold the password of {of}: remove it to derive it again"
         )
 
 

@@ -26,7 +26,7 @@ from cfscale.core.swarm import HERE, keepers, pin_label, places
 from cfscale.errors import ActionError
 
 MANIFEST = "stack.yaml"
-QUEUE, QUEUE_REPLICA = "queue", "queue-replica"
+_VARIABLES = ".env"
 _SECRETS_VARIABLE = "CFSCALE_SECRETS"
 _COMMAND_SECONDS = 120.0
 _UP_SECONDS = 900.0  # images may have to be pulled, and an update goes replica by replica
@@ -136,11 +136,11 @@ class SwarmEngine:
         self._manager.drop_unused(self._plan.name)
 
     def _wanted(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Counts of the stack's services: further replicas of the queue are a service of their own."""
-        wanted = {service.name: counts.get(service.name, service.replicas) for service in self._plan.services}
-        if wanted.get(QUEUE, 0) > 1:
-            wanted |= {QUEUE: 1, QUEUE_REPLICA: wanted[QUEUE] - 1}
-        return wanted
+        """Counts of the stack's services: each member is a service of its own."""
+        return {
+            name: 1 if service.members else counts.get(service.name, service.replicas)
+            for name, service in self._plan.parts.items()
+        }
 
     def _label_nodes(self) -> None:
         """Give what keeps data a node, where it has none yet."""
@@ -176,12 +176,10 @@ class SwarmEngine:
 
     def replicas(self) -> tuple[Replica, ...]:
         """Every task of the plan's services that is meant to run or is on its way out."""
-        ports = {service.name: service.port for service in self._plan.services}
-        if QUEUE in ports:
-            ports[QUEUE_REPLICA] = ports[QUEUE]
+        owner = self._plan.parts
         self._manager.cluster()
-        found = self._manager.tasks(self._plan.name, ports)
-        return tuple(replace(one, service=QUEUE) if one.service == QUEUE_REPLICA else one for one in found)
+        found = self._manager.tasks(self._plan.name, {name: service.port for name, service in owner.items()})
+        return tuple(replace(one, service=owner[one.service].name) for one in found)
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """Usage since the previous call, of the tasks of this node; one that is paused is left out."""
@@ -294,8 +292,8 @@ def _file_of(counts: Mapping[str, int]) -> Iterator[Path]:
 def _checksum(folder: Path) -> str:
     """A name for the secrets as they are now: Swarm cannot change one, so another content is another secret."""
     whole = hashlib.sha256()
-    for name in ("queue_password", "queue_auth.conf"):
-        path = folder / name
-        whole.update(path.read_bytes() if path.is_file() else b"")
-        whole.update(b"\0")
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    for path in files:
+        if path.is_file() and path.suffix != _VARIABLES and not path.name.startswith("."):
+            whole.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
     return whole.hexdigest()[:12]

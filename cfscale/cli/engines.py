@@ -94,12 +94,14 @@ class Deployment:
         return self.manifests / "secrets" / "queue_password" if self.rendered else self.state.folder / "queue_password"
 
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
-        """Where the balancer takes requests, ``host:port`` of its first replica, if one of these is running."""
+        """Where requests are taken, ``host:port`` of the first published port, if a replica behind it is running."""
         if self.engine.name == "kubernetes":
             return None  # what is published on a host means nothing in a cluster
-        running = any(item.service == "loadbalancer" and item.state in _ALIVE for item in replicas)
-        published = self.plan.service("loadbalancer").publish
-        return published.split("-")[0].replace(EVERYWHERE, "127.0.0.1") if running and published else None
+        running = {item.service for item in replicas if item.state in _ALIVE}
+        for service in self.plan.services:
+            if service.publish is not None and service.name in running:
+                return service.publish.split("-")[0].replace(EVERYWHERE, "127.0.0.1")
+        return None
 
 
 def state_of(plan: DeploymentPlan) -> State:

@@ -1,5 +1,6 @@
 """``cfscale probe``: ask a deployment, or any URLs, for their health."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -134,7 +135,7 @@ def deployed(deployment: "Deployment", timeout_seconds: float | None = None) -> 
             raise UnavailableError(
                 f"nothing of {deployment.plan.name} runs on engine {deployment.engine.name}: start it with 'cfscale up'"
             )
-        secrets, everything = _queue_secret(deployment), deployment.rendered
+        secrets, everything = _store_secrets(deployment), deployment.rendered
         targets = plan_targets(deployment.plan, replicas, secrets, all_services=everything)
         return timed(targets, timeout_seconds)
 
@@ -158,12 +159,14 @@ def _survey() -> "Survey":
     return Survey(partial(ask, network=Network()), Clock())
 
 
-def _queue_secret(deployment: "Deployment") -> dict[str, str]:
-    """The queue's password where this user may read it; without it, being asked for one is proof of life."""
-    try:
-        return {"queue": deployment.queue_password.read_text(encoding="utf-8").rstrip("\r\n")}
-    except OSError:
-        return {}
+def _store_secrets(deployment: "Deployment") -> dict[str, str]:
+    """The stores' passwords where this user may read them; without one, being asked for it is proof of life."""
+    found = {}
+    for store in ("queue", "memory", "cache"):
+        with suppress(OSError):
+            path = deployment.queue_password.with_name(f"{store}_password")
+            found[store] = path.read_text(encoding="utf-8").rstrip("\r\n")
+    return found
 
 
 def _urls(

@@ -91,11 +91,11 @@ def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     if target != "swarm":
         return
     from cfscale.core.swarm import HERE, keepers, losses, pin_label
+    from cfscale.core.tier import pool_kind
 
     yield from (loss.line() for loss in losses(plan))
-    for service in plan.services:
-        if service.build:
-            yield f"to do: docker build --tag {service.image} {out / 'images' / service.name} && docker push {service.image}"
+    for image, folder in {item.image: pool_kind(item.name) for item in plan.services if item.build}.items():
+        yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
     for name in keepers(plan):
         yield f"to do, unless 'cfscale up' does it: docker node update --label-add {pin_label(plan, name)}={HERE} NODE"
 
@@ -151,7 +151,8 @@ def _write_package(plan: DeploymentPlan, path: Path) -> None:
 
 def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
     """Render a plan into a directory, secrets included, and return what was written; raises RefusedError."""
-    from cfscale.adapters.files import ensure_secrets, write_tree
+    from cfscale.adapters.files import ensure_env_files, ensure_secrets, write_tree
+    from cfscale.render.context import secret_files
 
     files, lock_text = rendered(plan, target)
     env_files = _env_files(plan) if target == "swarm" else ()
@@ -162,15 +163,16 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
             console.note(remark)
     written = write_tree(out, files, lock_text, force=force)
     if target != "helm":  # a cluster keeps its own
-        ensure_secrets(out, env_files)
+        ensure_secrets(out, secret_files(plan))
+        ensure_env_files(out, env_files)
     return written
 
 
 def _env_files(plan: DeploymentPlan) -> tuple[str, ...]:
     """What docker stack reads and must find, if empty: the operator's own variables."""
-    from cfscale.render.context import OURS, env_file
+    from cfscale.render.context import env_file
 
-    return tuple(env_file(service) for service in plan.services if service.name in OURS)
+    return tuple(name for service in plan.services if (name := env_file(service)) is not None)
 
 
 def _compare(plan: DeploymentPlan, target: str, out: Path, *, show: bool) -> int:

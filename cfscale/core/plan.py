@@ -82,6 +82,13 @@ class Service:
     build: bool = False
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What its replicas are called where each has a name of its own: NAME-1 and so on, or NAME where it is alone."""
+        if not self.members or self.replicas == 1:
+            return (self.name,)
+        return tuple(f"{self.name}-{number}" for number in range(1, self.replicas + 1))
+
+    @property
     def scaled(self) -> bool:
         """Whether the replica count may move while the deployment runs."""
         return self.min_replicas < self.max_replicas
@@ -216,8 +223,9 @@ class Memory(Struct, frozen=True):
 
 
 class Gates(Struct, frozen=True):
-    """Ports of the balancer for what is not HTTP: the queue's primary, the first cache that is up, the database's primary
-    (write) and its replicas (read).
+    """Ports of the balancer for what is not HTTP.
+
+    They lead to the queue's primary, the first cache that is up, the database's primary (write) and its replicas (read).
     """
 
     queue: int
@@ -249,6 +257,7 @@ class Settings:
     replication_factor: int
     max_concurrent_tasks: int
     compress_from_bytes: int
+    cache_l3_ttl_factor: int
     limits: Limits
     gates: Gates
     monitoring: Monitoring
@@ -311,6 +320,11 @@ class DeploymentPlan:
     agent_class: str = "process"
     cost: Cost | None = None
     promises: Promises | None = None
+
+    @property
+    def parts(self) -> dict[str, Service]:
+        """Every name under which something runs, and the service that it is of: a member has a name of its own."""
+        return {name: service for service in self.services for name in service.names}
 
     def service(self, name: str) -> Service:
         """The service of this name; raises KeyError."""

@@ -22,6 +22,7 @@ def settings_of(tier: Tier, rules: Rules, *, stand_alone: bool) -> Settings:
         replication_factor=factor,
         max_concurrent_tasks=tier.top("tasks"),
         compress_from_bytes=int(rules.leaf("communication.compression_threshold").bytes),
+        cache_l3_ttl_factor=int(rules.leaf("cache.l3_ttl_factor").exact),
         limits=_limits(rules),
         gates=Gates(*(int(rules.leaf(f"gates.{name}").exact) for name in ("queue", "cache", "write", "read"))),
         monitoring=_monitoring(rules),

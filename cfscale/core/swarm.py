@@ -7,15 +7,19 @@ plan ─▶ carried   the same plan as Swarm can run it: rendered, probed and co
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from zlib import crc32
 
 from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.errors import InputError
 
 TARGET = "swarm"
 HERE = "here"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what Swarm does with a published port, whatever it is told
-# one volume each, of the node that they run on
-_KEEPERS = ("coordinator", "queue")
+# Swarm's DNS knows healthy tasks only, and these are healthy once they have found each other
+UNCHECKED = frozenset({"etcd"})
+_OBJECT_NAME_MOST, _OBJECT_SUFFIX_MOST = 64, 43  # _database_replication_password_ and a checksum
+_SERVICE_NAME_MOST = 63
 _OTHER_REGIONS = frozenset({"cross_region", "global"})
 
 
@@ -36,8 +40,27 @@ def first_port(publish: str) -> int:
 
 
 def keepers(plan: DeploymentPlan) -> tuple[str, ...]:
-    """The services with a volume that must be found again: they stay on one node."""
-    return tuple(service.name for service in plan.services if service.name in _KEEPERS)
+    """The stack's services with a volume that must be found again: each stays on one node."""
+    found: list[str] = []
+    for service in plan.services:
+        if service.name == "coordinator" or (service.members and service.name != "cache"):
+            found += service.names
+    return tuple(found)
+
+
+def object_prefix(plan: DeploymentPlan) -> str:
+    """What the names of configs and secrets begin with: the deployment's name, or what tells it from others and fits."""
+    if len(plan.name) <= _OBJECT_NAME_MOST - _OBJECT_SUFFIX_MOST:
+        return plan.name
+    return f"{plan.name[:11].rstrip('-')}-{crc32(plan.name.encode()):08x}"
+
+
+def require_names(plan: DeploymentPlan) -> None:
+    """Raise InputError for a deployment whose name leaves no room for those of its services."""
+    longest = max((name for service in plan.services for name in service.names), key=len)
+    if len(plan.name) + 1 + len(longest) > _SERVICE_NAME_MOST:
+        most = _SERVICE_NAME_MOST - 1 - len(longest)
+        raise InputError(f"name '{plan.name}': Swarm takes at most {most} characters, with {longest} behind it")
 
 
 def pin_label(plan: DeploymentPlan, service: str) -> str:
@@ -75,7 +98,10 @@ def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     found += [_loss(everyone, *words) for words in _FOR_ALL]
     found += [_loss(built, *words) for words in _FOR_BUILT if built]
     found += [_loss(tuple(service.name for service in plan.services if _waits(service)), *_ORDER)]
-    found += [_loss(keepers(plan), *_VOLUMES)]
+    bound = set(keepers(plan))
+    found += [_loss(tuple(s.name for s in plan.services if bound & set(s.names)), *_VOLUMES)]
+    unchecked = tuple(name for name in everyone if name in UNCHECKED)
+    found += [_loss(unchecked, *_CHECKS)] if unchecked else []
     scaled = tuple(service.name for service in plan.services if service.scaled and service.routes)
     found += [_loss(scaled, *_VICTIMS)] if scaled else []
     if plan.settings.failover in _OTHER_REGIONS:
@@ -84,8 +110,9 @@ def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
 
 
 def _waits(service: Service) -> bool:
-    """Whether Compose starts it after others: all but the queue, whose further replicas wait for the first."""
-    return service.name != "queue" or service.replicas > 1
+    """Whether Compose starts it after others: the queue's further members wait for the first, stores for nobody."""
+    alone = {"memory", "cache", "sentinel", "etcd"}
+    return service.name not in alone and (service.name != "queue" or service.replicas > 1)
 
 
 def _names(plan: DeploymentPlan) -> tuple[str, ...]:
@@ -129,6 +156,12 @@ _VOLUMES = (
     "found wherever it runs",
     "local to the node with the label cfscale.NAME.SERVICE=here",
     "Swarm moves no volume: what keeps data stays where 'cfscale up' or you have put that label",
+)
+_CHECKS = (
+    "healthcheck",
+    "asked by the engine",
+    "left out",
+    "Swarm's DNS gives healthy tasks only, and these must find each other before they can be healthy",
 )
 _VICTIMS = (
     "scaling",

@@ -4,19 +4,21 @@ The comparison starts from the plan, not from the values that the templates were
 between shows as well as a wrong template. A key that no template prints is refused, whoever smuggled it in.
 """
 
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 import yaml
 
-from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import ActionError, InputError
+from cfscale.render import components
 from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.families import START_ALLOWANCE_SECONDS, health_command
 
 _SHOWN = 3
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# components that find their configuration, or their own name, by their command
+_COMMANDED = frozenset({"queue", "memory", "cache", "sentinel", "etcd"})
 _UNITS: Mapping[str, Callable[[str], float]] = {
     "cpus": parse_cpu,
     "memory": parse_size,
@@ -30,11 +32,9 @@ _MILLISECOND = 0.001
 
 def compare(plan: DeploymentPlan, files: Mapping[str, str], dialect: Dialect = COMPOSE) -> None:
     """Raise ActionError where the rendered text says anything else than the plan; it names the first differences."""
-    found = [
-        *_manifest(plan, files[dialect.manifest], dialect),
-        *_haproxy(plan, files["config/haproxy.cfg"], dialect.peers),
-        *_valkey(plan, files["config/valkey.conf"]),
-    ]
+    found = [*_manifest(plan, files[dialect.manifest], dialect)]
+    for where, planned, rendered in components.facts(plan, files, dialect.peers):
+        found += _differences(where, planned, rendered)
     if found:
         more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ActionError(
@@ -102,12 +102,12 @@ def _at(mapping: object, path: str) -> object:
 
 
 def _expected_services(plan: DeploymentPlan, dialect: Dialect) -> dict[str, dict[str, object]]:
-    found = {service.name: _facts(service, service.replicas, dialect) for service in plan.services}
-    queue = plan.service("queue")
-    if queue.replicas > 1:
-        found["queue"] = _facts(queue, 1, dialect)
-        found["queue-replica"] = _facts(queue, queue.replicas - 1, dialect)
-    return found
+    found: dict[str, dict[str, object]] = {}
+    for service in plan.services:
+        for name in service.names:
+            found[name] = _facts(service, 1 if service.members else service.replicas, dialect)
+    # a job that ends is no service of the plan
+    return {**found, "memory-form": {}} if plan.find("memory") else found
 
 
 def _facts(service: Service, replicas: int, dialect: Dialect) -> dict[str, object]:
@@ -121,15 +121,15 @@ def _facts(service: Service, replicas: int, dialect: Dialect) -> dict[str, objec
         "stop_grace_period": float(service.stop_grace_seconds),
         "ports": dialect.ports(service),
     }
-    if service.name != "queue":
+    if service.command or service.name not in _COMMANDED:
         facts["command"] = [_literal(argument) for argument in service.command] or None
     facts.update({f"environment.{name}": _literal(value) for name, value in service.env.items()})
-    return {**facts, **_health_facts(service)}
+    return {**facts, **_health_facts(service, dialect)}
 
 
-def _health_facts(service: Service) -> dict[str, object]:
+def _health_facts(service: Service, dialect: Dialect) -> dict[str, object]:
     """The health numbers, where this image can be asked at all."""
-    if health_command(service) is None:
+    if health_command(service) is None or service.name in dialect.unchecked:
         return {"healthcheck": None}
     health = service.health
     return {
@@ -142,71 +142,3 @@ def _health_facts(service: Service) -> dict[str, object]:
 
 def _literal(value: str) -> str:
     return value.replace("$", "$$")
-
-
-def _haproxy(plan: DeploymentPlan, text: str, peers: str) -> Iterator[str]:
-    sections = _sections(text)
-    public = sections.get("frontend public", [])
-    for service in plan.services:
-        where = f"haproxy.cfg: {service.name}"
-        for prefix in service.routes:
-            yield from _differences(where, {prefix: service.name}, {prefix: _leads_to(public, prefix)})
-        if service.routes:
-            lines = sections.get(f"backend {service.name}", [])
-            yield from _differences(where, _backend_facts(service, peers), _backend_rendered(lines))
-
-
-def _sections(text: str) -> dict[str, list[list[str]]]:
-    """``frontend public`` -> its lines, each as a list of words."""
-    found: dict[str, list[list[str]]] = {}
-    lines: list[list[str]] = []
-    for line in text.splitlines():
-        words = shlex.split(line, comments=True)
-        if words and not line.startswith(" "):
-            lines = found.setdefault(" ".join(words), [])
-        elif words:
-            lines.append(words)
-    return found
-
-
-def _leads_to(lines: Sequence[Sequence[str]], path: str) -> str | None:
-    """The backend of the first rule that matches, as HAProxy would choose it."""
-    for words in lines:
-        if words[0] == "use_backend" and path.startswith(words[-2]):
-            return words[1]
-    return next((words[1] for words in lines if words[0] == "default_backend"), None)
-
-
-def _backend_facts(service: Service, peers: str) -> dict[str, object]:
-    health = service.health
-    web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
-    return {
-        "slots": str(service.max_replicas),
-        "address": f"{peers}{service.name}:{service.port}",
-        "fall": str(health.fall),
-        "rise": str(health.rise),
-        "uri": health.path if web else None,
-        "status": str(health.status) if web else None,
-    }
-
-
-def _backend_rendered(lines: Sequence[Sequence[str]]) -> dict[str, object]:
-    words = [word for line in lines for word in line]
-    after: dict[str, object] = {
-        name: words[words.index(name) + 1] for name in ("fall", "rise", "uri", "status") if name in words
-    }
-    template = next((line for line in lines if line[0] == "server-template"), ["", "", "", ""])
-    return {**after, "slots": template[2], "address": template[3]}
-
-
-def _valkey(plan: DeploymentPlan, text: str) -> Iterator[str]:
-    service = plan.service("queue")
-    memory = service.memory_limit_bytes or service.memory_request_bytes
-    planned = {
-        "port": str(service.port),
-        "maxmemory": str(memory * plan.settings.limits.queue_memory_percent // 100),
-        "maxmemory-policy": "noeviction",
-        "appendonly": "yes",
-    }
-    lines = (line.split() for line in text.splitlines() if line and not line.startswith("#"))
-    yield from _differences("valkey.conf", planned, {words[0]: " ".join(words[1:]) for words in lines})

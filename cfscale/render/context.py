@@ -1,33 +1,44 @@
 """From the plan to what the compose templates print: every decision and all arithmetic, so that templates have none.
 
-    plan ─▶ project   compose.yaml, one container each compose service
-         ─▶ balancer  config/haproxy.cfg
-         ─▶ queue     config/valkey.conf
+    plan ─▶ project  compose.yaml, one container each compose service; configuration files are of ``proxy`` and ``configs``
 
-Where a plan has several queue replicas the first is the primary and the others, a compose service of their own,
-follow it. A value that Compose or a component cannot carry is an InputError naming the service.
+Each member of a service that has members is a compose service of its own: NAME-1 and so on, with a volume of that
+name. A value that Compose or a component cannot carry is an InputError naming the service.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from cfscale.core.plan import DeploymentPlan, HealthKind, Service
-from cfscale.core.swarm import HERE, keepers, pin_label
-from cfscale.core.units import MIB, format_cpu, format_duration, format_size
+from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.swarm import HERE, keepers, object_prefix, pin_label
+from cfscale.core.tier import AGENTS, pool_kind
+from cfscale.core.units import format_cpu, format_duration, format_size
 from cfscale.errors import InputError
 from cfscale.render.families import START_ALLOWANCE_SECONDS, family_of, health_command
+from cfscale.render.platform import platform_env
 
-QUEUE_CONFIG = "/etc/cfscale/valkey.conf"
+CONFIG = "/etc/cfscale"
+DATABASE_SECRETS = (
+    "database_password",
+    "database_admin_password",
+    "database_replication_password",
+    "pooler_userlist.txt",
+)
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-_ALGORITHMS = {
-    "round_robin": "roundrobin",
-    "weighted_least_connections": "leastconn",
-    "intelligent_routing": "leastconn",
+_ETCD_PEER = 2380  # its default
+# the platform's own services: they know the others, and may need secrets of the operator
+_OURS = frozenset({"coordinator", AGENTS})
+# what the containers of a service mount from outside, by what it is rendered as
+_CONFIGS: Mapping[str, tuple[str, ...]] = {
+    "loadbalancer": ("haproxy.cfg",),
+    "queue": ("valkey.conf",),
+    "memory": ("memory.conf",),
+    "cache": ("cache.conf",),
+    "database": ("patroni.yml", "database.sql"),
+    "pooler": ("pgbouncer.ini",),
+    "sentinel": ("sentinel.conf", "sentinel-start.sh"),
 }
-_LOG_LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "err"}
-# the platform's own services: they know the queue, and may need secrets of the operator
-OURS = frozenset({"coordinator", "agents"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,7 @@ class Container:
     stop_grace: str
     update: str
     processes: int
+    name: str = ""
     build: str | None = None
     user: str | None = None
     command: tuple[str, ...] = ()
@@ -79,136 +91,151 @@ class Container:
     port: Port | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """One scaled service as the balancer sees it: ``host`` is what DNS gives all replicas for.
-
-    ``check_path`` None asks for a connection only.
-    """
-
-    name: str
-    host: str
-    slots: int
-    port: int
-    algorithm: str
-    check_path: str | None
-    check_status: int
-    check_timeout: str
-    interval: str
-    fast_interval: str
-    fall: int
-    rise: int
-    one_writer: bool
-    sticky_header: str | None
-    sticky_for: str
-
-
-@dataclass(frozen=True, slots=True)
-class Balancer:
-    """The values of ``config/haproxy.cfg``; routes go from the longest prefix to the shortest."""
-
-    port: int
-    health_path: str
-    log_level: str
-    threads: int
-    connections: int
-    hard_stop: str
-    routes: tuple[tuple[str, str], ...]
-    default: str | None
-    backends: tuple[Backend, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """The values of ``config/valkey.conf``."""
-
-    port: int
-    memory_bytes: int
-    connections: int
-
-
 def project(plan: DeploymentPlan) -> dict[str, object]:
     """The names that the templates of a manifest use; raises InputError for a value that cannot be carried."""
-    found = _containers(plan)
+    members = {service.name: [_container(plan, service, name) for name in service.names] for service in plan.services}
+    first = {name: found[0] for name, found in members.items()}
     return {
         "name": plan.name,
+        "short": object_prefix(plan),
+        "pins": {name: f"node.labels.{pin_label(plan, name)} == {HERE}" for name in keepers(plan)},
         "tier": plan.tier,
         "cells": plan.cells,
-        "containers": found,
-        "pins": {name: f"node.labels.{pin_label(plan, name)} == {HERE}" for name in keepers(plan)},
-        # a queue without a check can never be healthy
-        "queue_ready": "service_healthy" if found["queue"].health else "service_started",
+        "containers": first,
+        "members": members,
+        "pools": [first[service.name] for service in plan.services if pool_kind(service.name) == AGENTS],
+        "stores": [store for store in ("queue", "memory", "cache") if store in first],
+        "volumes": tuple(_volumes(plan)),
+        "secrets": secret_files(plan),
+        "passwords": passwords(plan),
+        "coordinator_networks": ("edge", "app", "data") if plan.service("coordinator").publish else ("app", "data"),
+        # a service without a check can never be healthy
+        "ready": {name: _ready(container) for found in members.values() for name, container in _named(found)},
+        "waits": tuple(_waits(first)),
     }
 
 
-def _containers(plan: DeploymentPlan) -> dict[str, Container]:
-    found = {service.name: _container(plan, service) for service in plan.services}
-    queue = plan.service("queue")
-    if queue.replicas > 1:
-        follow = (*_queue_command(queue), "--replicaof", "queue", str(queue.port))
-        found["queue-replica"] = _container(plan, queue, replicas=queue.replicas - 1, command=follow)
-    return found
+def _named(found: list[Container]) -> list[tuple[str, Container]]:
+    return [(container.name, container) for container in found]
 
 
-def _container(
-    plan: DeploymentPlan, service: Service, *, replicas: int | None = None, command: tuple[str, ...] | None = None
-) -> Container:
-    is_queue = service.name == "queue"
+def _ready(container: Container) -> str:
+    return "service_healthy" if container.health else "service_started"
+
+
+def _waits(first: Mapping[str, Container]) -> Iterator[tuple[str, str]]:
+    """What the platform cannot begin without; a job that forms the cluster must have ended well."""
+    for name in ("queue", "pooler"):
+        if name in first:
+            yield first[name].name, _ready(first[name])
+    if "memory" in first:
+        yield "memory-form", "service_completed_successfully"
+
+
+def passwords(plan: DeploymentPlan) -> tuple[str, ...]:
+    """The secrets of what the platform's own processes speak to."""
+    stores = tuple(f"{store}_password" for store in ("queue", "memory", "cache") if plan.find(store))
+    return (*stores, "database_password") if plan.find("database") else stores
+
+
+def secret_files(plan: DeploymentPlan) -> tuple[str, ...]:
+    """Every file of the secrets' directory that a container mounts."""
+    found = [name for store in ("queue", "memory", "cache") if plan.find(store) for name in store_secrets(store)]
+    return (*found, *DATABASE_SECRETS) if plan.find("database") else tuple(found)
+
+
+def store_secrets(store: str) -> tuple[str, str]:
+    """The password of a store, and the same as the directives that its configuration includes."""
+    return f"{store}_password", f"{store}_auth.conf"
+
+
+def _volumes(plan: DeploymentPlan) -> Iterator[tuple[str, str]]:
+    """Volumes and the services whose they are: one for all coordinators, one for each member that keeps something."""
+    for service in plan.services:
+        if service.name == "coordinator":
+            yield "coordinator-data", service.name
+        elif service.members and service.name != "cache":
+            yield from ((f"{name}-data", service.name) for name in service.names)
+
+
+def config_files(service: Service) -> tuple[str, ...]:
+    """The configuration files that the containers of a service mount."""
+    found = _CONFIGS.get(service.name, ())
+    return (*found, "queue-start.sh") if service.name == "queue" and service.replicas > 1 else found
+
+
+def _container(plan: DeploymentPlan, service: Service, name: str) -> Container:
+    ours, own_file = pool_kind(service.name) in _OURS, env_file(service)
     return Container(
+        name=name,
         service=service.name,
         image=service.image,
         # an image that is ours is built here: the same name in a registry would be somebody else's
         pull_policy="never" if service.build else "missing",
-        replicas=replicas or (1 if is_queue else service.replicas),
+        replicas=1 if service.members else service.replicas,
         cpus=None if service.cpu_limit_millicores is None else format_cpu(service.cpu_limit_millicores),
         memory=None if service.memory_limit_bytes is None else format_size(service.memory_limit_bytes),
         reserved_cpus=format_cpu(service.cpu_request_millicores),
         reserved_memory=format_size(service.memory_request_bytes),
         stop_grace=_duration(service.stop_grace_seconds),
-        update="replace" if service.name in {"loadbalancer", "queue"} else "update",
+        update="update" if ours else "replace",
         processes=plan.settings.limits.processes,
-        build=f"./images/{service.name}" if service.build else None,
+        build=f"./images/{pool_kind(service.name)}" if service.build else None,
         user=family_of(service).user,
-        command=command or (_queue_command(service) if is_queue else service.command),
+        command=service.command or _command(plan, service, name),
         environment=environment(plan, service),
-        env_file=f"./secrets/{env_file(service)}" if service.name in OURS else None,
+        env_file=None if own_file is None else f"./secrets/{own_file}",
         health=_health(service),
         port=_port(service),
     )
 
 
-def _queue_command(queue: Service) -> tuple[str, ...]:
-    return queue.command or (f"{family_of(queue).name}-server", QUEUE_CONFIG)
+def env_file(service: Service) -> str | None:
+    """The file with the operator's own variables for a service, beside the secrets; None where it takes none."""
+    return f"{service.name}.env" if pool_kind(service.name) in _OURS else None
+
+
+def _command(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+    """How a component finds its configuration, and a member its name; empty is the image's own."""
+    server = f"{family_of(service).name}-server"
+    if service.name == "queue" and service.replicas > 1:
+        return ("sh", f"{CONFIG}/queue-start.sh", name)
+    if service.name == "etcd":
+        return _etcd(plan, service, name)
+    commands = {
+        "queue": (server, f"{CONFIG}/valkey.conf"),
+        "cache": (server, f"{CONFIG}/cache.conf"),
+        "memory": (server, f"{CONFIG}/memory.conf", "--cluster-announce-hostname", name),
+        "sentinel": ("sh", f"{CONFIG}/sentinel-start.sh"),
+    }
+    return commands.get(service.name, ())
+
+
+def _etcd(plan: DeploymentPlan, service: Service, name: str) -> tuple[str, ...]:
+    """Etcd takes its members from its arguments; all of them are known from the start."""
+    peers = ",".join(f"{member}=http://{member}:{_ETCD_PEER}" for member in service.names)
+    return (
+        "etcd",
+        f"--name={name}",
+        "--data-dir=/data/etcd",
+        f"--listen-client-urls=http://0.0.0.0:{service.port}",
+        f"--advertise-client-urls=http://{name}:{service.port}",
+        f"--listen-peer-urls=http://0.0.0.0:{_ETCD_PEER}",
+        f"--initial-advertise-peer-urls=http://{name}:{_ETCD_PEER}",
+        f"--initial-cluster={peers}",
+        f"--initial-cluster-token={plan.name}",
+        "--auto-compaction-retention=1",
+    )
 
 
 def environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
     """Variables of a service, in the order of their names; raises InputError for a name that is none."""
-    given = _platform(plan, service) if service.name in OURS else {}
+    given = platform_env(plan, service) if pool_kind(service.name) in _OURS else {}
     merged = {**given, **service.env}
     for name in merged:
         if not _ENV_NAME.fullmatch(name):
             raise InputError(f"services.{service.name}.env: {name!a} is not the name of a variable")
     return tuple(sorted(merged.items()))
-
-
-def _platform(plan: DeploymentPlan, service: Service) -> dict[str, str]:
-    """What the platform's processes read: where the queue is, the file of its password, their port, their heap."""
-    found = {
-        "CFN_REDIS_HOST": "queue",
-        "CFN_REDIS_PORT": str(plan.service("queue").port),
-        "CFN_REDIS_PASSWORD_FILE": "/run/secrets/queue_password",
-        "CFN_LOG_LEVEL": plan.settings.log_level,
-        "PORT": str(service.port),
-    }
-    if family_of(service).name == "node" and service.memory_limit_bytes is not None:
-        heap = max(1, service.memory_limit_bytes * plan.settings.limits.heap_percent // 100 // MIB)
-        found["NODE_OPTIONS"] = f"--max-old-space-size={heap}"
-    return found
-
-
-def env_file(service: Service) -> str:
-    """The name of the file with the operator's own variables for a service, beside the secrets."""
-    return f"{service.name}.env"
 
 
 def _health(service: Service) -> HealthCheck | None:
@@ -234,95 +261,3 @@ def _port(service: Service) -> Port | None:
         return None
     host, _, published = service.publish.rpartition(":")
     return Port(host.removeprefix("[").removesuffix("]"), published, service.port)
-
-
-def balancer(plan: DeploymentPlan, peers: str = "") -> Balancer:
-    """The balancer's configuration; raises InputError for a route or a setting it cannot carry.
-
-    ``peers`` is what the target puts before a service's name where every replica is meant.
-    """
-    service, settings = plan.service("loadbalancer"), plan.settings
-    routes = _routes(plan)
-    cores = service.cpu_limit_millicores or service.cpu_request_millicores
-    return Balancer(
-        port=service.port,
-        health_path=_path(service, service.health.path),
-        log_level=_known(_LOG_LEVELS, settings.log_level, "log level"),
-        threads=max(1, -(-cores // 1000)),
-        connections=settings.limits.connections,
-        hard_stop=_milliseconds(max(1.0, service.stop_grace_seconds - 1)),
-        routes=tuple((prefix, name) for prefix, name in routes if prefix != "/"),
-        default=dict(routes).get("/"),
-        backends=tuple(_backend(plan, service, peers) for service in plan.services if service.routes),
-    )
-
-
-def _routes(plan: DeploymentPlan) -> list[tuple[str, str]]:
-    owners: dict[str, str] = {}
-    for service in plan.services:
-        for prefix in service.routes:
-            other = owners.setdefault(_path(service, prefix), service.name)
-            if other != service.name:
-                raise InputError(
-                    f"services.{service.name}.routes: '{prefix}' already leads to {other}: keep one of them"
-                )
-    return sorted(owners.items(), key=lambda route: (-len(route[0]), route[0]))
-
-
-def _path(service: Service, path: str) -> str:
-    if not path.startswith("/"):
-        raise InputError(f"services.{service.name}: the path {path!a} must begin with '/'")
-    return path
-
-
-def _backend(plan: DeploymentPlan, service: Service, peers: str) -> Backend:
-    health = service.health
-    web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
-    return Backend(
-        name=service.name,
-        host=f"{peers}{service.name}",
-        slots=service.max_replicas,
-        port=service.port,
-        algorithm=_known(_ALGORITHMS, plan.settings.strategy, "load balancing strategy"),
-        check_path=_path(service, health.path) if web else None,
-        check_status=health.status,
-        check_timeout=_milliseconds(health.timeout_seconds),
-        interval=_milliseconds(health.interval_seconds),
-        # once in doubt, ask again soon: fall and rise then take seconds, not multiples of the interval
-        fast_interval=_milliseconds(min(1.0, health.interval_seconds)),
-        fall=health.fall,
-        rise=health.rise,
-        one_writer=service.one_writer,
-        sticky_header=service.sticky_header,
-        sticky_for=_milliseconds(plan.settings.session_timeout_seconds),
-    )
-
-
-def _known(table: Mapping[str, str], key: str, what: str) -> str:
-    if key not in table:
-        raise InputError(f"the {what} {key!a} is unknown: use one of {', '.join(table)}")
-    return table[key]
-
-
-def _milliseconds(seconds: float) -> str:
-    """HAProxy's time format, in the largest unit that is exact."""
-    milliseconds = max(1, round(seconds * 1000))
-    return f"{milliseconds}ms" if milliseconds % 1000 else f"{milliseconds // 1000}s"
-
-
-def queue(plan: DeploymentPlan) -> Queue:
-    """The queue's configuration; a queue without a memory limit keeps within its request."""
-    service = plan.service("queue")
-    memory = service.memory_limit_bytes or service.memory_request_bytes
-    limits = plan.settings.limits
-    return Queue(service.port, memory * limits.queue_memory_percent // 100, limits.connections)
-
-
-def algorithm(plan: DeploymentPlan) -> str:
-    """HAProxy's word for the tier's strategy; raises InputError for one that it does not have."""
-    return _known(_ALGORITHMS, plan.settings.strategy, "load balancing strategy")
-
-
-def balancer_log_level(plan: DeploymentPlan) -> str:
-    """HAProxy's word for the tier's log level; raises InputError for one that it does not have."""
-    return _known(_LOG_LEVELS, plan.settings.log_level, "log level")

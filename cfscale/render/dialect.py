@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cfscale.core.plan import Service
-from cfscale.core.swarm import first_port
+from cfscale.core.swarm import UNCHECKED, first_port
 
 Ports = list[dict[str, object]]
 _EXTENSIONS = frozenset({"x-common", "x-replace", "x-rollback", "x-update"})
 _SECTIONS = frozenset({"configs", "networks", "secrets", "services", "volumes"})
 # fmt: off
 _SERVICE_KEYS = frozenset({
-    "cap_drop", "command", "configs", "deploy", "env_file", "environment", "healthcheck", "image", "init", "labels",
+    "cap_drop", "command", "configs", "deploy", "env_file", "environment", "healthcheck", "hostname", "image", "init", "labels",
     "logging", "networks", "ports", "read_only", "secrets", "stop_grace_period", "stop_signal", "user", "volumes",
 })
 # fmt: on
@@ -23,7 +23,10 @@ _SERVICE_KEYS = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One way to write a plan down. ``peers`` stands before a service's name where all of its replicas are meant."""
+    """One way to write a plan down. ``peers`` stands before a service's name where all of its replicas are meant.
+
+    What is ``unchecked`` has no health check there, whatever the plan says.
+    """
 
     name: str
     manifest: str
@@ -31,6 +34,7 @@ class Dialect:
     peers: str
     top_keys: frozenset[str]
     service_keys: frozenset[str]
+    unchecked: frozenset[str]
     ports: Callable[[Service], Ports | None]
 
 
@@ -53,7 +57,8 @@ COMPOSE = Dialect(
     name_key="name",
     peers="",
     top_keys=_SECTIONS | _EXTENSIONS | {"name"},
-    service_keys=_SERVICE_KEYS | {"build", "depends_on", "pull_policy", "restart", "security_opt", "tmpfs"},
+    service_keys=_SERVICE_KEYS | {"build", "depends_on", "pull_policy", "restart", "security_opt", "shm_size", "tmpfs"},
+    unchecked=frozenset(),
     ports=_compose_ports,
 )
 SWARM = Dialect(
@@ -63,5 +68,6 @@ SWARM = Dialect(
     peers="tasks.",
     top_keys=_SECTIONS | _EXTENSIONS | {"version", "x-name", "x-restart", "x-scratch"},
     service_keys=_SERVICE_KEYS,
+    unchecked=UNCHECKED,
     ports=_swarm_ports,
 )

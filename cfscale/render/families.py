@@ -9,6 +9,9 @@ is not in this table is asked from outside only, by the balancer and by ``cfscal
     valkey    999:999        valkey-cli ping       every queue, unless its image is called redis
     redis     999:999        redis-cli ping        redis
     haproxy   99:99          bash and /dev/tcp     every balancer
+    postgres  its own        python3, of Patroni   every database
+    pgbouncer 70:70          pg_isready            every pooler
+    etcd      its own        etcdctl               every etcd
 """
 
 from dataclasses import dataclass
@@ -43,8 +46,11 @@ _BASH_HTTP = (
     'exec 3<>"/dev/tcp/127.0.0.1/$1"; printf "GET %s HTTP/1.0\\r\\n\\r\\n" "$2" >&3; '
     'read -r -t "$3" _ status _ <&3; test "$status" = 200'
 )
+_PATRONI = (
+    "import sys, urllib.request; urllib.request.urlopen('http://127.0.0.1:8008/health', timeout=float(sys.argv[1]))"
+)
 # the password goes through the environment of one short-lived process: an argument would show in every process list
-_PING = 'test "$(REDISCLI_AUTH=$(cat /run/secrets/queue_password) %s -h 127.0.0.1 -p "$1" ping)" = PONG'
+_PING = 'test "$(REDISCLI_AUTH=$(cat /run/secrets/%s_password) %s -h 127.0.0.1 -p "$1" ping)" = PONG'
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,10 @@ class Family:
 
 _UNKNOWN = Family("unknown", None)
 _NODE, _PYTHON = Family("node", "10001:10001"), Family("python", "10001:10001")
+_POSTGRES, _PGBOUNCER, _ETCD = Family("postgres", None), Family("pgbouncer", "70:70"), Family("etcd", None)
 _VALKEY, _REDIS, _HAPROXY = Family("valkey", "999:999"), Family("redis", "999:999"), Family("haproxy", "99:99")
+_PARTS = {"loadbalancer": _HAPROXY, "database": _POSTGRES, "pooler": _PGBOUNCER, "etcd": _ETCD}
+_STORES = frozenset({"queue", "memory", "cache", "sentinel"})
 _FAMILIES = {
     "cfscale/coordinator": _NODE,
     "cfscale/agents": _NODE,
@@ -69,12 +78,12 @@ _FAMILIES = {
 
 
 def family_of(service: Service) -> Family:
-    """The family of a service's image; balancer and queue are known by their part, whoever built the image."""
-    if service.name == "loadbalancer":
-        return _HAPROXY
+    """The family of a service's image; components are known by their part, whoever built the image."""
+    if service.name in _PARTS:
+        return _PARTS[service.name]
     repository = _repository(service.image)
     known = _FAMILIES.get(repository) or _FAMILIES.get(repository.rpartition("/")[2], _UNKNOWN)
-    if service.name == "queue":
+    if service.name in _STORES:
         return known if known is _REDIS else _VALKEY
     return known
 
@@ -94,11 +103,30 @@ def health_command(service: Service) -> tuple[str, ...] | None:
         return None
     family = family_of(service).name
     if family in {"valkey", "redis"}:
-        return ("CMD", "sh", "-c", _PING % f"{family}-cli", "-", str(service.port))
+        if service.name == "sentinel":  # it has no password, nor anything to protect with one
+            return ("CMD", f"{family}-cli", "-p", str(service.port), "ping")
+        return ("CMD", "sh", "-c", _PING % (service.name, f"{family}-cli"), "-", str(service.port))
+    if family in _ASKED:
+        return ("CMD", *_ASKED[family], *_arguments(family, service))
     if family == "haproxy":
         seconds = str(ceil(service.health.timeout_seconds))
         return ("CMD", "bash", "-c", _BASH_HTTP, "-", str(service.port), service.health.path, seconds)
     return _interpreted(family, service)
+
+
+_ASKED = {
+    "postgres": ("python3", "-c", _PATRONI),
+    "pgbouncer": ("pg_isready", "--quiet", "--host=127.0.0.1", "--username=app", "--dbname=app"),
+    "etcd": ("etcdctl", "endpoint", "health"),
+}
+
+
+def _arguments(family: str, service: Service) -> tuple[str, ...]:
+    if family == "postgres":
+        return (str(service.health.timeout_seconds),)
+    if family == "pgbouncer":
+        return (f"--port={service.port}",)
+    return (f"--endpoints=http://127.0.0.1:{service.port}",)
 
 
 def _interpreted(family: str, service: Service) -> tuple[str, ...] | None:

@@ -70,3 +70,44 @@ def test_an_edited_file_is_kept_unless_forced(cfscale: Cfscale, out: Path) -> No
     assert (out / "compose.yaml").read_text().endswith("# mine\n")
     assert cfscale(*RENDER, "--force").code == 0
     assert (out / "compose.yaml").read_text() == text
+
+
+SWARM = tuple("swarm" if word == "compose" else word for word in RENDER)
+
+
+def test_a_stack_is_written_with_the_files_that_docker_must_find(cfscale: Cfscale, tmp_path: Path) -> None:
+    result = cfscale(*SWARM)
+    secrets = tmp_path / "out" / "secrets"
+
+    assert (result.code, result.stdout) == (0, "")
+    assert (tmp_path / "out" / "stack.yaml").is_file()
+    assert ((secrets / "agents.env").read_bytes(), (secrets / "agents.env").stat().st_mode & 0o777) == (b"", 0o600)
+    assert cfscale(*SWARM, "--check").code == 0
+
+
+def test_a_variable_of_the_operator_is_kept_when_a_stack_is_rendered_again(cfscale: Cfscale, tmp_path: Path) -> None:
+    assert cfscale(*SWARM).code == 0
+    own = tmp_path / "out" / "secrets" / "agents.env"
+    own.write_text("KEY=mine\n")
+
+    assert cfscale(*SWARM, "--force").code == 0
+    assert own.read_text() == "KEY=mine\n"
+
+
+def test_what_a_swarm_cannot_carry_and_what_is_left_to_do_is_listed(cfscale: Cfscale) -> None:
+    lines = cfscale(*SWARM).stderr.splitlines()
+
+    assert any(line.startswith("not on swarm: ") and "security_opt" in line for line in lines)
+    assert any(
+        line.startswith("to do: docker build --tag cfscale/agents:") and "&& docker push" in line for line in lines
+    )
+    assert any("docker node update --label-add cfscale.cfscale.queue=here NODE" in line for line in lines)
+
+
+def test_a_name_that_leaves_swarm_no_room_is_refused(cfscale: Cfscale, tmp_path: Path) -> None:
+    (tmp_path / "cfscale.yaml").write_text(f"name: {'a' * 60}\nusers: 3\nagents: 20\ntasks: 40\n")
+    result = cfscale("render", "--target", "swarm", "--out", "out")
+
+    assert (result.code, result.stdout) == (2, "")
+    assert "Swarm takes at most" in result.stderr
+    assert not (tmp_path / "out").exists()

@@ -49,7 +49,7 @@ def test_an_unknown_engine_names_those_there_are(command: str, cfscale: Cfscale,
     result = cfscale(command, *SIZE, "--engine", "vagrant")
 
     assert (result.code, result.stdout) == (2, "")
-    assert "choose auto, process, compose, host" in result.stderr
+    assert "choose auto, process, compose, swarm, host" in result.stderr
 
 
 def test_the_host_only_recommends_and_starts_nothing(cfscale: Cfscale, state: State) -> None:
@@ -158,3 +158,30 @@ def test_on_a_terminal_data_is_removed_only_by_name(
 
     assert result.code == code
     assert ("its data is removed" in result.stderr) == (code == 0)
+
+
+def test_a_swarm_deployment_is_probed_as_it_is_carried(state: State, catalogue: Catalogue, tmp_path: Path) -> None:
+    deployment = open_deployment(planned(catalogue, "production"), "swarm", None)
+
+    assert (deployment.engine.name, deployment.rendered, deployment.balancer) == ("swarm", True, None)
+    assert deployment.manifests == state.folder / "swarm"
+    assert all(one.publish is None or one.publish.startswith("0.0.0.0:") for one in deployment.plan.services)
+
+
+def test_what_takes_a_port_of_its_node_is_started_as_often_as_there_are_nodes(
+    state: State, catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    team = size(Profile(users=10, agents=100, tasks=100), catalogue)
+    deployment = replace(open_deployment(team, "swarm", None), nodes=lambda: 1)
+
+    assert deployment.fitting({"loadbalancer": 2, "agents": 9}) == {"loadbalancer": 1, "agents": 9}
+    assert "loadbalancer: 1 of 2 replicas: each takes the port of a node of its own" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["status", "probe", "down"])
+def test_without_an_engine_a_swarm_cannot_be_told_anything(command: str, cfscale: Cfscale, state: State) -> None:
+    state.record_engine("swarm")
+    result = cfscale(command, *SIZE)
+
+    assert result.code == 3
+    assert "no Docker engine there" in result.stderr

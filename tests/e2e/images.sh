@@ -11,26 +11,36 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-suite=trixie
 label=cfscale.e2e.recipe
 node_major=20
 
 declare -A tag=(
   [debian]=cfscale-e2e/debian:trixie
-  [haproxy]=haproxy:3.0
+  [debian-sid]=cfscale-e2e/debian:sid
+  [haproxy]=haproxy:3.2
   [valkey]=valkey/valkey:8.1
   [python]=python:3.13-slim
   [node]=node:20-slim
   [coordinator]=cfscale/coordinator:3.43.0
   [agents]=cfscale/agents:2.21.0
   [demo-worker]=cfscale/demo-worker:1
+  [postgres]=postgres:17
+  [database]=cfscale/database:17
+  [pgbouncer]=edoburu/pgbouncer:v1.24.1-p0
+  [etcd]=quay.io/coreos/etcd:v3.5.16
+  [prometheus]=prom/prometheus:v2.53.3
+  [valkey-exporter]=oliver006/redis_exporter:v1.69.0
+  [database-exporter]=prometheuscommunity/postgres-exporter:v0.17.1
 )
 # What an image is built on, and where its Dockerfile is: debian and images/NAME, unless said here.
-declare -A base=([debian]="" [coordinator]=node [agents]=node [demo-worker]=python)
+declare -A base=(
+  [debian]="" [debian-sid]="" [haproxy]=debian-sid [coordinator]=node [agents]=node [demo-worker]=python [database]=postgres
+)
 declare -A source=(
   [coordinator]=templates/images/coordinator
   [agents]=templates/images/agents
   [demo-worker]=examples/demo
+  [database]=templates/images/database
 )
 
 base_of() { printf '%s\n' "${base[$1]-debian}"; }
@@ -46,7 +56,7 @@ recipe() {
   {
     find "$folder" -type f ! -path '*/__pycache__/*' -print0 | sort -z | xargs -0 sha256sum
     case "$1" in
-      debian) declare -f rootfs ;;
+      debian | debian-sid) declare -f rootfs ;;
       node)
         if host_node; then node --version && npm --version 2>/dev/null; fi
         npmrc && cat "$(ca_bundle)"
@@ -56,16 +66,17 @@ recipe() {
   } | sha256sum | cut -d ' ' -f 1
 }
 
-# The root file system of Debian, from the cache if it has one.
+# The root file system of a Debian suite, from the cache if it has one.
 rootfs() {
-  local tar="$cache/rootfs-$suite.tar" mirror
+  local suite="$2" tar="$cache/rootfs-$2.tar" mirror
   if [ ! -e "$tar" ] || [ -n "${REFRESH:-}" ]; then
     mirror="$(debian_mirror)"
     mmdebstrap --variant=essential --quiet --include=apt,passwd \
       --aptopt='Acquire::Languages "none"' --aptopt='Acquire::Check-Valid-Until "false"' \
+      --aptopt='Acquire::Check-Date "false"' \
       --dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/info/*' \
       --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/man/*' \
-      "$suite" "$tar.new.tar" "deb $mirror $suite main"
+      "$suite" "$tar.new.tar" "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
     mv "$tar.new.tar" "$tar"
   fi
   cp "$tar" "$1"
@@ -116,7 +127,8 @@ context_node() {
 context() {
   cp -r "$(folder_of "$1")/." "$2"
   case "$1" in
-    debian) rootfs "$2/rootfs.tar" ;;
+    debian) rootfs "$2/rootfs.tar" trixie ;;
+    debian-sid) rootfs "$2/rootfs.tar" sid ;;
     node) context_node "$2" ;;
   esac
 }

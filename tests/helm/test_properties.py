@@ -42,7 +42,9 @@ def test_every_pod_is_restricted(objects: Objects) -> None:
             own = container["securityContext"]
             assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True), name
             assert own["capabilities"] == {"drop": ["ALL"]}, name
-        assert all("sizeLimit" in volume["emptyDir"] for volume in spec.get("volumes", ()) if "emptyDir" in volume), name
+        assert all("sizeLimit" in volume["emptyDir"] for volume in spec.get("volumes", ()) if "emptyDir" in volume), (
+            name
+        )
 
 
 def test_the_three_probes_ask_differently_and_leave_time_to_drain(objects: Objects) -> None:

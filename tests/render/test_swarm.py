@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cfscale.adapters.files import ensure_secrets, write_tree
+from cfscale.adapters.files import ensure_env_files, ensure_secrets, write_tree
 from cfscale.core.swarm import carried, keepers, losses, pin_label
 from cfscale.errors import ActionError
 from cfscale.render import compose, swarm
@@ -145,7 +145,8 @@ def test_a_template_that_says_something_else_is_caught(
 
 def stack_config(plan_files: Mapping[str, str], out: Path) -> subprocess.CompletedProcess[str]:
     write_tree(out, plan_files, "{}\n", force=False)
-    ensure_secrets(out, ("agents.env", "coordinator.env"))
+    ensure_secrets(out)
+    ensure_env_files(out, ("agents.env", "coordinator.env"))
     argv = ["docker", "stack", "config", "--compose-file", str(out / "stack.yaml")]
     return subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 

@@ -24,6 +24,8 @@ from cfscale.errors import InputError, UnavailableError
 _QUEUE_SERVERS = ("valkey-server", "redis-server")
 _PUBLISH = re.compile(r"(?P<host>[0-9A-Za-z.*-]+):(?P<port>[0-9]{1,5})(?:-[0-9]{1,5})?", re.ASCII)
 _LAST_PORT = 65_535
+# components that are configured for containers only
+_CONTAINERS_ONLY = frozenset({"memory", "cache", "database", "pooler", "sentinel", "etcd"})
 _QUEUE_CONFIG = """\
 bind 127.0.0.1
 protected-mode yes
@@ -125,6 +127,8 @@ def _recipe(service: Service, plan: DeploymentPlan, layout: Layout, base_dir: Pa
         return _queue(service, layout)
     if service.name == "loadbalancer":
         return _loadbalancer(service, plan, layout)
+    if service.name in _CONTAINERS_ONLY:
+        return f"{service.name}: not run as local processes; --engine compose runs it"
     raise InputError(
         f"services.{service.name} has an image and no command: give services.{service.name}.command for --engine process"
     )

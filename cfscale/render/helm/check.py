@@ -16,6 +16,8 @@ from cfscale.render.helm.fill import carried, copies, edges_of
 from cfscale.render.helm.images import image_of
 
 _SHOWN = 3
+# what the platform is told beside what the profile says
+_PLATFORM = ("CFN_LOG_LEVEL", "NODE_OPTIONS", "CFN_AGENT_TYPE")
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _UNITS = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -68,7 +70,7 @@ def facts(service: Service) -> dict[str, object]:
         "port": None if service.name == "pooler" else service.port,
         "health": (service.health.kind.value, service.health.path, service.health.rise, service.health.fall),
         "args": list(service.command),
-        "env": dict(service.env),
+        "env": {name: value for name, value in service.env.items() if name not in _PLATFORM},
         "routes": (list(service.routes), service.one_writer, service.sticky_header or ""),
     }
 
@@ -94,7 +96,7 @@ def _facts_read(name: str, values: Mapping[str, Any]) -> dict[str, object]:
         "port": None if name == "pooler" else values["port"],
         "health": (health["kind"], health["path"], health["rise"], health["fall"]),
         "args": values["args"],
-        "env": {key: value for key, value in values["env"].items() if key not in ("CFN_LOG_LEVEL", "NODE_OPTIONS")},
+        "env": {key: value for key, value in values["env"].items() if key not in _PLATFORM},
         "routes": (routing["prefixes"], routing["oneWriter"], routing["stickyHeader"]),
     }
 

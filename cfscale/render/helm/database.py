@@ -47,7 +47,7 @@ class Database(Model, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["cloudnative-pg", "external"], Meta(description="The operator's cluster, or a database of yours.")
     ] = "cloudnative-pg"
-    name: Annotated[str, Meta(description="Name of the database and of its owner.")] = "cfscale"
+    name: Annotated[str, Meta(description="Name of the database and of its owner.")] = "app"
     image: Annotated[str, Meta(description="PostgreSQL image of the operator; empty: its default.")] = ""
     max_connections: Annotated[Natural, Meta(description="All that full pools hold, and a few to administrate.")] = 0
     synchronous: Annotated[Natural, Meta(description="Copies that a commit waits for.")] = 0

@@ -11,7 +11,7 @@ from cfscale.core.plan import DeploymentPlan
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.promises import Predictive, Promises
 from cfscale.core.units import format_cpu
-from cfscale.render import context
+from cfscale.render import context, proxy
 from cfscale.render.helm import database, guard, operate
 from cfscale.render.helm.exposure import Sso
 from cfscale.render.helm.images import image_of, run_as
@@ -29,6 +29,7 @@ from cfscale.render.helm.values import (
     Valkey,
     Values,
 )
+from cfscale.render.platform import endpoints
 
 # what a start may take is asked this often, whatever the service
 _STARTUP_PERIOD_SECONDS = 2
@@ -155,7 +156,7 @@ def _health(service: PlanService) -> Health:
 
 def _environment(plan: DeploymentPlan, service: PlanService) -> dict[str, str]:
     """The variables that do not depend on the names in a cluster; those that do are the templates'."""
-    located = ("CFN_REDIS_HOST", "CFN_REDIS_PORT", "CFN_REDIS_PASSWORD_FILE", "PORT")
+    located = {"PORT", *endpoints(plan)}
     given = dict(context.environment(plan, service))
     return {name: value for name, value in given.items() if name not in located or name in service.env}
 
@@ -184,8 +185,8 @@ def _balancing(plan: DeploymentPlan, promises: Promises) -> Balancing:
     balancer = plan.find("loadbalancer")
     cores = 0 if balancer is None else balancer.cpu_limit_millicores or balancer.cpu_request_millicores
     return Balancing(
-        algorithm=context.algorithm(plan),  # type: ignore[arg-type]  # one of the words of its table
-        log_level=context.balancer_log_level(plan),  # type: ignore[arg-type]  # the same
+        algorithm=proxy.algorithm(plan),  # type: ignore[arg-type]  # one of the words of its table
+        log_level=proxy.log_level(plan),  # type: ignore[arg-type]  # the same
         threads=max(1, -(-cores // 1000)),
         connections=plan.settings.limits.connections,
         compress_from_bytes=plan.settings.compress_from_bytes,

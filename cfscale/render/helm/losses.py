@@ -89,6 +89,14 @@ def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
         yield from _loss(
             ("database",), "image", "the plan's", "CloudNativePG's", "the operator promotes and repairs its own"
         )
+    if {"database", "pooler"} <= names and plan.service("database").replicas > 1:
+        yield from _loss(
+            ("pooler",),
+            "reads",
+            "by the name app_ro",
+            "by the host NAME-pooler-read",
+            "the operator has a pool for each",
+        )
     if "pooler" in names:
         yield from _loss(
             ("pooler",), "image, port", "the plan's", "CloudNativePG's, port 5432", "the operator runs the pools"

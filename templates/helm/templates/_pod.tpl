@@ -180,12 +180,12 @@ annotations:
 {{- $root := index . 0 -}}{{- $it := index . 2 -}}
 {{- $services := $root.Values.services -}}
 {{- if $it.platform }}
-{{- range $part := list "queue" "memory" "cache" }}
+{{- $full := include "cfscale.fullname" $root }}
+{{- range $part, $prefix := dict "queue" "CFN_REDIS" "cache" "CFN_CACHE" }}
 {{- with index $services $part }}
 {{- if .enabled }}
-{{- $prefix := ternary "CFN_REDIS" (printf "CFSCALE_%s" (upper $part)) (eq $part "queue") }}
 - name: {{ $prefix }}_HOST
-  value: {{ include "cfscale.fullname" $root }}-{{ $part }}
+  value: {{ $full }}-{{ $part }}
 - name: {{ $prefix }}_PORT
   value: {{ .port | quote }}
 - name: {{ $prefix }}_PASSWORD_FILE
@@ -193,17 +193,33 @@ annotations:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- with $services.memory }}
+{{- if .enabled }}
+{{- $nodes := list }}
+{{- range $i := until (int .replicas) }}
+{{- $nodes = append $nodes (printf "%s-memory-%d.%s-memory-pods:%d" $full $i $full (int $services.memory.port)) }}
+{{- end }}
+- name: CFN_MEMORY_NODES
+  value: {{ join "," $nodes }}
+- name: CFN_MEMORY_PASSWORD_FILE
+  value: /run/secrets/queue_password
+{{- end }}
+{{- end }}
 {{- with $services.pooler }}
 {{- if .enabled }}
-- name: PGHOST
-  value: {{ include "cfscale.fullname" $root }}-pooler
-- name: PGPORT
+- name: CFN_DATABASE_HOST
+  value: {{ $full }}-pooler
+{{- if and $root.Values.database.readPool (eq $root.Values.database.mode "cloudnative-pg") }}
+- name: CFN_DATABASE_READ_HOST
+  value: {{ $full }}-pooler-read
+{{- end }}
+- name: CFN_DATABASE_PORT
   value: {{ .port | quote }}
-- name: PGDATABASE
-  value: {{ $root.Values.database.name }}
-- name: PGUSER
-  value: {{ $root.Values.database.name }}
-- name: CFSCALE_DATABASE_PASSWORD_FILE
+- name: CFN_DATABASE_USER
+  value: {{ $root.Values.database.name | quote }}
+- name: CFN_DATABASE_NAME
+  value: {{ $root.Values.database.name | quote }}
+- name: CFN_DATABASE_PASSWORD_FILE
   value: /run/database/password
 {{- end }}
 {{- end }}

@@ -1,0 +1,290 @@
+"""The team tier on the real engine: each part of its data plane is started, used and broken."""
+
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e.stack import WORKER, Stack, docker, report, started, until
+
+pytestmark = pytest.mark.engine
+
+NAME = "cfscale-e2e-team"
+PORT = 18280
+WORKER_SERVICE = {
+    "image": "cfscale/demo-worker:1",
+    "command": ["python3", "-c", WORKER],
+    "port": 8080,
+    "health": {"kind": "http", "path": "/health", "interval": "2s", "start_period": "60s"},
+    "resources": {"cpu": "0.5", "memory": "64M"},
+    "stop_grace": "3s",
+}
+QUICK = {"interval": "2s", "start_period": "90s"}
+# The team tier in the size of a small machine: limits are smaller, what there is and how it is joined is not.
+PROFILE = json.dumps(
+    {
+        "name": NAME,
+        "tier": "team",
+        "users": 1,
+        "agents": 1,
+        "tasks": 1,
+        "services": {
+            "coordinator": {**WORKER_SERVICE, "routes": ["/coordinator"]},
+            "agents": WORKER_SERVICE,
+            "loadbalancer": {"publish": f"127.0.0.1:{PORT}", "health": QUICK},
+            "queue": {"health": QUICK, "resources": {"memory": "64M"}},
+            "cache": {"health": QUICK},
+            "database": {"health": QUICK, "resources": {"cpu": "1", "memory": "512M"}},
+            "pooler": {"health": QUICK},
+            "sentinel": {"health": QUICK},
+            "etcd": {"health": QUICK},
+        },
+        "scaling": {"services": {"agents": {"min": 3, "max": 6}}},
+    }
+)
+CLIENTS = 200
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with started(PROFILE, NAME, PORT, tmp_path_factory.mktemp("team")) as stack:
+        until(lambda: settled(stack), 60, "all agents at their full share")
+        yield stack
+
+
+def settled(stack: Stack) -> bool | None:
+    states = [stack.servers(f"agents{kind}") for kind in ("", ".task", ".swarm")]
+    return all(list(found.values()).count("UP") == 3 for found in states) or None
+
+
+def test_the_limits_are_what_the_engine_enforces(team: Stack) -> None:
+    for name, service in team.plan().items():
+        containers = team.containers(name)
+        assert len(containers) == service["replicas"], name
+        for container in containers:
+            form = "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}} {{.HostConfig.PidsLimit}}"
+            memory, cpus, pids = docker("inspect", "--format", form, container).split()
+
+            assert int(memory) == service["memory_limit_bytes"]
+            assert int(cpus) == int(str(service["cpu_limit_millicores"])) * 10**6
+            assert int(pids) == 1024
+
+
+def test_requests_of_no_kind_go_round_as_the_tier_says(team: Stack) -> None:
+    hits = Counter(team.get("/work")[1] for _ in range(30))
+
+    assert sorted(hits.values()) == [10, 10, 10]
+
+
+def test_tasks_go_to_whoever_has_the_fewest(team: Stack) -> None:
+    """One replica holds three long tasks; the short ones that come meanwhile go past it."""
+    header = {"X-Request-Type": "task-execution"}
+    long = [threading.Thread(target=team.get, args=("/work?ms=4000", header)) for _ in range(2)]
+    for thread in long:
+        thread.start()
+    time.sleep(0.5)  # so that the balancer has them in hand
+    hits = Counter(team.get("/work", header)[1] for _ in range(20))
+    for thread in long:
+        thread.join()
+
+    assert len(hits) == 1
+
+
+def test_a_swarm_meets_at_one_replica_through_every_balancer(team: Stack) -> None:
+    def hosts(swarm: str, balancer: int) -> set[str]:
+        headers = {"X-Request-Type": "swarm-coordination", "X-Swarm-Id": swarm}
+        return {team.get("/work", headers, balancer=balancer)[1] for _ in range(3)}
+
+    met = {swarm: hosts(swarm, 0) | hosts(swarm, 1) for swarm in (f"swarm-{number}" for number in range(12))}
+
+    assert all(len(found) == 1 for found in met.values()), met
+    assert len(set.union(*met.values())) > 1
+
+
+def test_an_answer_of_two_kib_is_compressed_and_one_of_half_is_not(team: Stack) -> None:
+    asking = {"Accept-Encoding": "gzip"}
+
+    assert team.get("/size?n=2048", asking)[2].get("content-encoding") == "gzip"
+    assert "content-encoding" not in team.get("/size?n=512", asking)[2]
+
+
+def test_a_replica_that_answers_with_errors_is_taken_out_and_comes_back(team: Stack) -> None:
+    broken = team.containers("agents")[0]
+    team.run(broken, "touch", "/tmp/broken")
+    try:
+        statuses = until(lambda: ejected(team), 30, "the broken replica is taken out")
+    finally:
+        team.run(broken, "rm", "/tmp/broken")
+    until(lambda: settled(team), 30, "it is taken in again")
+
+    report("ejection of a replica that answers 500", requests_until_ejected=statuses)
+
+
+def ejected(team: Stack) -> int | None:
+    """How many of thirty requests failed before none did."""
+    statuses = [team.get("/work")[0] for _ in range(60)]
+    return statuses.count(500) if set(statuses[-10:]) == {200} and 500 in statuses else None
+
+
+def test_a_replica_that_hangs_is_taken_out_and_comes_back(team: Stack) -> None:
+    hung = team.containers("agents")[1]
+    docker("pause", hung)
+    try:
+        until(lambda: "DOWN" in " ".join(team.servers("agents").values()) or None, 30, "the hung replica is taken out")
+        statuses = {team.get("/work")[0] for _ in range(12)}
+    finally:
+        docker("unpause", hung)
+    until(lambda: settled(team), 30, "it is taken in again")
+
+    assert statuses == {200}
+
+
+def test_new_replicas_are_used_without_a_reload(team: Stack) -> None:
+    compose = ("compose", "--project-name", NAME, "--file", str(team.folder / "compose.yaml"))
+    before = docker("inspect", "--format", "{{.State.StartedAt}}", f"{NAME}-loadbalancer-1")
+    docker(*compose, "up", "-d", "--no-recreate", "--no-deps", "--scale", "agents=5", "agents")
+    began = time.monotonic()
+    until(lambda: len({team.get("/work")[1] for _ in range(15)}) == 5 or None, 40, "five replicas answer")
+    report("new replicas in use", seconds=round(time.monotonic() - began, 1))
+    team.cfscale("up", "--reset-replicas", "--timeout", "2m")
+
+    assert docker("inspect", "--format", "{{.State.StartedAt}}", f"{NAME}-loadbalancer-1") == before
+    until(lambda: settled(team), 30, "three again")
+
+
+def test_the_cache_has_the_tiers_size_and_evicts(team: Stack) -> None:
+    assert team.valkey("cache", "config", "get", "maxmemory").split() == ["maxmemory", str(500 * 2**20)]
+    assert team.valkey("cache", "config", "get", "maxmemory-policy").split()[-1] == "allkeys-lru"
+    assert team.valkey("queue", "config", "get", "maxmemory-policy").split()[-1] == "noeviction"
+    assert team.valkey("queue", "config", "get", "appendonly").split()[-1] == "yes"
+
+
+def test_the_third_level_of_the_cache_keeps_ten_times_as_long(team: Stack) -> None:
+    team.sql("select cache_set('key', 'value', 60)")
+
+    assert team.sql("select convert_from(cache_get('key'), 'UTF8')") == "value"
+    assert 590 < float(team.sql("select extract(epoch from expires_at - now()) from cache where key = 'key'")) <= 600
+    team.sql("update cache set expires_at = now() - interval '1 second'")
+    assert team.sql("select cache_get('key') is null") == "t"
+
+
+def test_what_is_written_is_read_on_the_read_port(team: Stack) -> None:
+    team.sql("create table if not exists written (id int primary key); insert into written values (1)")
+
+    assert team.sql("select pg_is_in_recovery()", database="app_ro") == "t"
+    until(lambda: team.sql("select id from written", database="app_ro", check=False) or None, 10, "the replica has it")
+
+
+def test_the_pool_keeps_five_connections_and_never_passes_a_hundred(team: Stack) -> None:
+    """Two hundred clients at once through one pooler; ``SHOW POOLS`` is asked all the while."""
+    network = f"{NAME}_data"
+    address = docker(
+        "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', f"{NAME}-pooler-1"
+    ).strip()
+    ask = f"psql -h {address} -p 6432 -U app -d app -qc 'select pg_sleep(4)' >/dev/null &"
+    clients = docker(
+        "run", "--detach", "--rm", "--network", network, "--env", f"PGPASSWORD={team.secret('database_password')}",
+        "edoburu/pgbouncer:v1.24.1-p0", "sh", "-c", f"i=0; while [ $i -lt {CLIENTS} ]; do {ask} i=$((i + 1)); done; wait",
+    ).strip()  # fmt: skip
+    most, waiting = 0, 0
+    while docker("ps", "--quiet", "--no-trunc", "--filter", f"id={clients}").strip():
+        servers, queued = pools(team)
+        most, waiting = max(most, servers), max(waiting, queued)
+    kept = until(lambda: found if (found := pools(team)[0]) >= 5 else None, 10, "five are kept")
+    report("pool under 200 clients", most_connections=most, most_waiting=waiting, kept=kept)
+    accepted = int(team.run(f"{NAME}-database-1", "psql", "-h", "/tmp", "-tAc", "show max_connections"))
+
+    assert 50 < most <= 100
+    assert waiting > 0
+    assert accepted >= 2 * 100
+
+
+def pools(team: Stack) -> tuple[int, int]:
+    """Server connections of all pools, and clients that wait for one."""
+    rows = [row.split("|") for row in team.sql("show pools", database="pgbouncer").splitlines()]
+    mine = [row for row in rows if row[0] in ("app", "app_ro")]
+    return sum(sum(int(count) for count in row[6:12]) for row in mine), sum(int(row[3]) for row in mine)
+
+
+def test_clients_of_the_queue_go_on_when_its_primary_is_killed(team: Stack) -> None:
+    gate = {"host": "loadbalancer", "port": 6379}
+    asker = {**gate, "check": False}
+    written = [number for number in range(50) if acknowledged(team, number)]
+    primary = primary_of(team, "queue")
+    docker("kill", primary)
+    began = time.monotonic()
+    try:
+        # asked from the cache's container: a queue member may be the one that is gone
+        until(lambda: say(team, "set", "after", "1") == "OK" or None, 60, "writes are taken again")
+        seconds = round(time.monotonic() - began, 1)
+        lost = [number for number in written if say(team, "get", f"k{number}") != str(number)]
+    finally:
+        docker("start", primary)
+    report("queue's primary killed", seconds_until_written=seconds, acknowledged=len(written), lost=len(lost))
+    until(lambda: primary_of(team, "queue") != primary or None, 10, "another is primary")
+    until(lambda: role(team, primary) == "slave" or None, 30, "the old primary follows")
+
+    assert written
+    assert lost == []
+    assert asker["port"] == 6379
+
+
+def say(team: Stack, *words: str) -> str:
+    """One command to the queue through the balancer, asked from a container that is not of the queue."""
+    env = {"REDISCLI_AUTH": team.secret("queue_password")}
+    asked = ("timeout", "4", "valkey-cli", "-h", "loadbalancer", "-p", "6379", *words)
+    return team.run(f"{NAME}-cache-1-1", *asked, env=env, check=False).strip()
+
+
+def acknowledged(team: Stack, number: int) -> bool:
+    """Whether a write is on the replica too."""
+    script = f"printf 'SET k{number} {number}\\nWAIT 1 1000\\n' | timeout 5 valkey-cli -h loadbalancer -p 6379"
+    env = {"REDISCLI_AUTH": team.secret("queue_password")}
+    return team.run(f"{NAME}-cache-1-1", "sh", "-c", script, env=env, check=False).split() == ["OK", "1"]
+
+
+def role(team: Stack, container: str) -> str:
+    env = {"REDISCLI_AUTH": team.secret("queue_password")}
+    return (team.run(container, "valkey-cli", "role", env=env, check=False).split() or [""])[0]
+
+
+def primary_of(team: Stack, service: str) -> str:
+    return next(container for container in team.containers(service) if role(team, container) == "master")
+
+
+def test_writes_resume_when_the_databases_primary_is_killed_and_nothing_acknowledged_is_lost(team: Stack) -> None:
+    team.sql("create table if not exists ticks (id bigint primary key)")
+    until(lambda: "sync" in members(team).values() or None, 60, "a synchronous replica")
+    kept: list[int] = [number for number in range(10) if tick(team, number)]
+    primary = next(name for name, role in members(team).items() if role == "leader")
+    docker("kill", f"{NAME}-{primary}-1")
+    began = time.monotonic()
+    try:
+        until(lambda: tick(team, 1000) or None, 120, "writes are taken again")
+        seconds = round(time.monotonic() - began, 1)
+        found = set(team.sql("select id from ticks").split())
+    finally:
+        docker("start", f"{NAME}-{primary}-1")
+    report("database's primary killed", seconds_until_written=seconds, acknowledged=len(kept))
+
+    assert len(kept) == 10
+    assert {str(number) for number in kept} <= found
+    until(lambda: members(team).get(primary) in ("replica", "sync") or None, 90, "the old primary follows")
+
+
+def tick(team: Stack, number: int) -> bool:
+    """Whether a write was acknowledged."""
+    return team.sql(f"insert into ticks values ({number}) returning id", check=False).split()[:1] == [str(number)]
+
+
+def members(team: Stack) -> dict[str, str]:
+    """Member and role, as Patroni sees it: leader, sync or replica."""
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8008/cluster', timeout=3).read().decode())"
+    for container in team.containers("database"):
+        if said := team.run(container, "python3", "-c", ask, check=False).strip():
+            found = json.loads(said)["members"]
+            return {one["name"]: one["role"].replace("sync_standby", "sync") for one in found if "role" in one}
+    return {}
