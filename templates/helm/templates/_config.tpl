@@ -67,24 +67,43 @@ frontend public
     http-request capture req.hdr(X-Forwarded-Email) len 128
     log-format '{"time":"%tr","client":"%ci","user":%[capture.req.hdr(1),json(utf8s)],"correlation_id":%[capture.req.hdr(0),json(utf8s)],"method":"%HM","path":%[capture.req.uri,json(utf8s)],"status":%ST,"backend":"%b","server":"%s","milliseconds":%Ta}'
     {{- end }}
-    # answers that are worth it are compressed; HAProxy compresses from the threshold on, not above it
-    filter compression
+    # what a caller can use compressed is, unless it is so small that nothing is gained
     compression algo gzip
-    compression type application/json text/html text/plain text/event-stream
+    compression type text/html text/plain text/css text/event-stream application/json application/javascript application/xml
     compression minsize-res {{ int64 $to.compressFromBytes }}
     # what may have had an effect is not sent twice
     http-request disable-l7-retry unless METH_GET
+    # the kind of a request says how it is spread, and a pool is named by the request
+    acl spawn req.hdr(X-Request-Type) -m str agent-spawn
+    acl task req.hdr(X-Request-Type) -m str task-execution
+    acl swarm req.hdr(X-Request-Type) -m str swarm-coordination
     {{- range $length := untilStep 512 1 -1 }}
     {{- range $name, $it := $root.Values.services }}
     {{- range $prefix := $it.routing.prefixes }}
     {{- if and $it.enabled (eq (len $prefix) $length) }}
+    {{- range $kind := splitList " " (include "cfscale.kinds" (list $name $it)) | compact }}
+    use_backend {{ $name }}.{{ $kind }} if {{ $kind }} { path_beg -- '{{ $prefix }}' }
+    {{- end }}
     use_backend {{ $name }} if { path_beg -- '{{ $prefix }}' }
     {{- end }}
     {{- end }}
     {{- end }}
     {{- end }}
     {{- range $name, $it := $root.Values.services }}
+    {{- if and $it.enabled (hasPrefix "agents-" $name) }}
+    use_backend {{ $name }} if { req.hdr(X-Agent-Type) -m str {{ trimPrefix "agents-" $name }} }
+    {{- if eq $name "agents-parallel" }}
+    use_backend {{ $name }} if { req.hdr(X-Task-Type) -m str parallel }
+    {{- else if eq $name "agents-expert" }}
+    use_backend {{ $name }} if { req.hdr(X-Task-Complexity) -m str high }
+    {{- end }}
+    {{- end }}
+    {{- end }}
+    {{- range $name, $it := $root.Values.services }}
     {{- if and $it.enabled (has "/" $it.routing.prefixes) }}
+    {{- range $kind := splitList " " (include "cfscale.kinds" (list $name $it)) | compact }}
+    use_backend {{ $name }}.{{ $kind }} if {{ $kind }}
+    {{- end }}
     default_backend {{ $name }}
     {{- end }}
     {{- end }}
@@ -94,17 +113,23 @@ frontend monitor
     bind :8404
     option dontlog-normal
     http-request use-service prometheus-exporter if { path /metrics }
-    no log
 {{- range $name, $it := $root.Values.services }}
 {{- if and $it.enabled $it.routing.prefixes }}
+{{- range $kind := prepend (splitList " " (include "cfscale.kinds" (list $name $it)) | compact) "" }}
+{{- $spread := get (dict "" $to.algorithm "spawn" "roundrobin" "task" "leastconn" "swarm" "hash") $kind }}
+{{- if $it.routing.oneWriter }}{{ $spread = "one" }}{{ end }}
 
-backend {{ $name }}
-    {{- if $it.routing.oneWriter }}
+backend {{ $name }}{{ with $kind }}.{{ . }}{{ end }}
+    {{- if eq $spread "one" }}
     # the replicas share files that only one may write: every balancer picks the same one, another once it is down
     balance hash str(one)
     hash-type consistent
+    {{- else if eq $spread "hash" }}
+    # all that concerns one swarm meets at one replica, whichever balancer it comes through
+    balance hash req.hdr(X-Swarm-Id)
+    hash-type consistent
     {{- else }}
-    balance {{ $to.algorithm }}
+    balance {{ $spread }}
     {{- end }}
     timeout check {{ $it.health.timeoutSeconds }}s
     {{- if has $it.health.kind (list "http" "jsonrpc") }}
@@ -118,11 +143,19 @@ backend {{ $name }}
     stick match req.hdr({{ . }})
     stick store-response res.hdr({{ . }})
     {{- end }}
-    default-server check inter {{ $it.health.periodSeconds }}s fastinter 1s downinter 1s fall {{ $it.health.fall }} rise {{ $it.health.rise }} observe layer4 error-limit 3 on-error fastinter
-    server-template {{ $name }} {{ max 1 (int $it.maxReplicas) (int $it.replicas) }} {{ include "cfscale.fullname" $root }}-{{ $name }}-pods.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}:{{ $it.port }} resolvers cluster resolve-prefer ipv4 init-addr none{{ if $it.routing.oneWriter }} hash-key addr{{ end }}
+    # a replica that answers with errors ten times running is taken out until its checks pass again; a new one is used once
+    # it has passed its first
+    default-server check init-state down inter {{ $it.health.periodSeconds }}s fastinter 1s downinter 1s fall {{ $it.health.fall }} rise {{ $it.health.rise }} observe layer7 error-limit 10 on-error mark-down{{ if not (has $spread (list "one" "hash")) }} slowstart 10s{{ end }}
+    server-template {{ $name }} {{ max 1 (int $it.maxReplicas) (int $it.replicas) }} {{ include "cfscale.fullname" $root }}-{{ $name }}-pods.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}:{{ $it.port }} resolvers cluster resolve-prefer ipv4 init-addr none{{ if has $spread (list "one" "hash") }} hash-key addr{{ end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{ end -}}
+
+{{- /* The kinds of requests that are spread in ways of their own: (service name, service) */ -}}
+{{- define "cfscale.kinds" -}}
+{{- if not (or (index . 1).routing.oneWriter (hasPrefix "agents-" (index . 0))) -}}spawn task swarm{{- end -}}
+{{- end -}}
 
 {{- define "cfscale.valkey" -}}
 {{- $root := index . 0 -}}{{- $name := index . 1 -}}{{- $it := index . 2 -}}
