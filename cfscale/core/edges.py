@@ -1,34 +1,47 @@
-"""Who asks whom: the dependency graph of a cell, from which network policies and start orders follow."""
+"""How far a plan is from the edges of its tier: room to the top, and distance to the smaller tier's top."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 
-from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.core.plan import DeploymentPlan
+from cfscale.core.tier import Catalogue, Tier
 
-# what the platform's own processes keep their state in
-STATE = ("queue", "memory", "cache")
-# copies of these talk to each other
-_REPLICATED = ("queue", "memory", "database")
+DRIVERS = ("users", "agents", "tasks")
 
 
-def platform(service: Service) -> bool:
-    """Whether a service is the platform's own, which knows the queue and may need secrets of the operator."""
-    return service.name in ("coordinator", "agents") or service.name.startswith("agents-")
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One input against its tier: ``room`` more fit; ``above`` is how far it is over the smaller place's top.
+
+    ``above`` is None where nothing is smaller, and zero or less where this input alone would fit there.
+    """
+
+    driver: str
+    amount: int
+    top: int
+    room: int
+    above: int | None
+    beyond: str
 
 
-def edges(plan: DeploymentPlan) -> dict[str, tuple[str, ...]]:
-    """From each service to those that it opens connections to; every service of the plan is a key, in its order."""
-    return {service.name: tuple(_asked(plan, service)) for service in plan.services}
+def edges(catalogue: Catalogue, plan: DeploymentPlan) -> tuple[Edge, ...]:
+    """The edges of users, agents and tasks; past the largest tier they are those of the present number of cells."""
+    names = [tier.name for tier in catalogue.tiers]
+    index = names.index(plan.tier)
+    beyond = names[index + 1] if index + 1 < len(names) else f"{plan.cells + 1} cells"
+    amounts = {"users": plan.users, "agents": plan.admitted_agents, "tasks": plan.tasks}
+    return tuple(_edge(catalogue.tiers[: index + 1], plan.cells, pair, beyond) for pair in amounts.items())
 
 
-def _asked(plan: DeploymentPlan, service: Service) -> Iterator[str]:
-    names = [other.name for other in plan.services]
-    if service.name == "loadbalancer":
-        yield from (other.name for other in plan.services if other.routes)
-    if platform(service):
-        yield from (name for name in ("coordinator", *STATE) if name in names and name != service.name)
-        # the pools stand between the platform and the database
-        yield from ["pooler"] if "pooler" in names else ["database"] if "database" in names else []
-    if service.name == "pooler" and "database" in names:
-        yield "database"
-    if service.name in _REPLICATED and service.replicas > 1:
-        yield service.name
+def _edge(tiers: list[Tier], cells: int, driver: tuple[str, int], beyond: str) -> Edge:
+    name, amount = driver
+    top = cells * tiers[-1].top(name)
+    smaller = (cells - 1) * tiers[-1].top(name) if cells > 1 else tiers[-2].top(name) if len(tiers) > 1 else None
+    return Edge(name, amount, top, top - amount, None if smaller is None else amount - smaller, beyond)
+
+
+def edge_text(found: tuple[Edge, ...]) -> str:
+    """One line: what more fits before the next tier or cell, and what keeps the plan out of the smaller one."""
+    room = ", ".join(f"{edge.room} {edge.driver}" for edge in found)
+    over = [f"{edge.above} {edge.driver}" for edge in found if edge.above is not None and edge.above > 0]
+    above = f"; above the smaller by {', '.join(over)}" if over else ""
+    return f"{room} below {found[0].beyond}{above}"

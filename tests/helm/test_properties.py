@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cfscale.core.edges import edges
+from cfscale.core.graph import edges
 from cfscale.render.helm.fill import CLUSTERS_OWN
 from tests.helm.lab import PLANS, TIERS, chart, helm, manifests, named, pods
 

@@ -5,7 +5,7 @@ plan ─▶ services (size, probes, routes) ─▶ scaling, availability, monito
 
 from math import ceil
 
-from cfscale.core.edges import edges, platform
+from cfscale.core.graph import edges, platform
 from cfscale.core.plan import Damping as PlanDamping
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.plan import Service as PlanService
