@@ -44,3 +44,4 @@ bench: .venv/installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/sample.py
+	$(BIN)/python bench/probe.py

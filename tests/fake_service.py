@@ -10,7 +10,21 @@ from dataclasses import dataclass, field, replace
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.autoscale import History
 from cfscale.core.decision import Entry
-from cfscale.core.plan import Band, Damping, DeploymentPlan, Health, HealthKind, Safety, Scaling, Service
+from cfscale.core.foresight import Loads
+from cfscale.core.plan import (
+    Band,
+    Damping,
+    DeploymentPlan,
+    Forecasting,
+    Health,
+    HealthKind,
+    Policy,
+    Pool,
+    Predictive,
+    Safety,
+    Scaling,
+    Service,
+)
 from cfscale.core.policy import Pause
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
 from cfscale.core.sizing import size
@@ -38,7 +52,7 @@ AGENTS = Service(
 )
 SCALING = Scaling(
     interval_seconds=10.0,
-    policies=("resource",),
+    policies=(Policy("resource"),),
     tolerance_ratio=0.1,
     scale_up=Damping(0.0, 30.0, 100, 4),
     scale_down=Damping(300.0, 300.0, 50, None),
@@ -46,6 +60,26 @@ SCALING = Scaling(
     memory=Band(0.85, 0.4),
     disk=Band(0.9, 0.5),
     critical_ratio=0.95,
+    target_ratio=0.8,
+    pool=Pool(0.8, 0.3, 2),
+    predictive=Predictive(0.7, 0.3, 600.0, 0.5),
+    forecast=Forecasting(
+        goal_ratio=0.005,
+        startup_seconds=120.0,
+        least_history_seconds=3600.0,
+        memory_seconds=172_800.0,
+        recent_seconds=600.0,
+        weight_power=9.0,
+        floor_ratio=0.05,
+        cap_ratio=1.0,
+        worth_ratio=0.1,
+        least_factor=0.2,
+        most_factor=4.0,
+        steering=0.06,
+        hidden_ratio=0.3,
+        hidden_most_ratio=0.9,
+        worse_ratio=1.25,
+    ),
     safety=Safety(3, 0.7, 0.5, 5, 3, 600.0),
 )
 UNDAMPED = replace(
@@ -205,6 +239,7 @@ class FakeMemory:
     """What a state folder would keep."""
 
     stored: dict[str, History] = field(default_factory=dict)
+    stored_loads: dict[str, Loads] = field(default_factory=dict)
     pause: Pause = field(default_factory=Pause)
     full: bool = False
 
@@ -215,6 +250,14 @@ class FakeMemory:
         if self.full:
             raise ActionError("state: no space left on device")
         self.stored = dict(histories)
+
+    def loads(self) -> Mapping[str, Loads]:
+        return self.stored_loads
+
+    def remember_loads(self, loads: Mapping[str, Loads]) -> None:
+        if self.full:
+            raise ActionError("state: no space left on device")
+        self.stored_loads = dict(loads)
 
     def pause_of(self, service: str) -> Pause:
         return self.pause

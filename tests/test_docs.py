@@ -27,6 +27,7 @@ MADE_BY = {
     "plan.json": "cfscale plan acme.yaml --out plan.json",
     "coefficients.json": "cfscale calibrate --samples observations.csv --out coefficients.json",
     "--against deploy": "cfscale render --target compose --out deploy",
+    "explain last": "cfscale scale --apply",
 }
 OF_THE_DEPLOYMENT = ("up", "probe", "scale", "status", "history", "pause", "resume")
 
@@ -62,11 +63,12 @@ CFSCALE = sorted(
         if line.startswith("cfscale ")
     }
 )
-STOPS = [line for line in CFSCALE if line.split()[1] == "down" and "--engine swarm" not in line]
-STARTS_NOTHING = [line for line in CFSCALE if line.split()[1] not in (*OF_THE_DEPLOYMENT, "down")]
 # run by the end-to-end test that has an engine in swarm mode
 ON_SWARM = [line for line in CFSCALE if "--engine swarm" in line]
-RUNNING = [line for line in CFSCALE if line.split()[1] in OF_THE_DEPLOYMENT and line not in ON_SWARM]
+HERE = [line for line in CFSCALE if line not in ON_SWARM]
+STOPS = [line for line in HERE if line.split()[1] == "down"]
+RUNNING = [line for line in HERE if line.split()[1] in OF_THE_DEPLOYMENT or line == "cfscale explain last"]
+STARTS_NOTHING = [line for line in HERE if line not in (*RUNNING, *STOPS)]
 
 
 def test_nothing_is_shown_that_is_neither_run_nor_excused() -> None:
@@ -146,6 +148,9 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path,
 @pytest.mark.process
 @pytest.mark.parametrize("line", RUNNING)
 def test_a_command_on_a_deployment_works_as_shown(line: str, deployment: tuple[Path, dict[str, str]]) -> None:
+    for word, first in MADE_BY.items():
+        if word in line:
+            assert run(first, *deployment).returncode == 0
     done = run(line, *deployment)
 
     # an address that is shown may have nobody behind it here: then the answer is no

@@ -40,6 +40,10 @@ class Docker(Protocol):
         """The project's containers of the services in ``ports``."""
         ...
 
+    def disk_ratio(self) -> float | None:
+        """How full the disk of the engine's data is; None where that cannot be seen."""
+        ...
+
     def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
         """What there still is of a project, in words."""
         ...
@@ -147,7 +151,8 @@ class ComposeEngine:
             found += read(rest)
             known = {usage.replica for usage in found}
             rest = [one for one in rest if one.id not in known]
-        return tuple(found)
+        disk = self._docker.disk_ratio() if found else None
+        return tuple(replace(usage, disk_ratio=disk) for usage in found)
 
     def grow(self, service: Service, count: int) -> None:
         """Bring the service up to ``count``; who runs already is not touched, no more than other services."""

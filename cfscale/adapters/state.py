@@ -1,7 +1,7 @@
 """The state folder of one deployment: which engine runs it, what is paused, and what the scaler remembers.
 
-Three files, each replaced as a whole, each with one kind of writer: ``engine.json`` (up and down), ``pauses.json``
-(pause and resume), ``scaling.json`` (whoever holds the lock). One that cannot be read is refused, never taken for
+Four files, each replaced as a whole, each with one kind of writer: ``engine.json`` (up and down), ``pauses.json``
+(pause and resume), ``scaling.json`` and ``loads.json`` (whoever holds the lock). One that cannot be read is refused, never taken for
 an empty one. Folder mode 0700, files 0600.
 """
 
@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from cfscale.core.autoscale import History
+from cfscale.core.foresight import Loads
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
 
@@ -38,6 +39,10 @@ class _Pauses(_Stored, frozen=True):
 
 class _Histories(_Stored, frozen=True):
     histories: dict[str, History]
+
+
+class _Loads(_Stored, frozen=True):
+    loads: dict[str, Loads]
 
 
 T = TypeVar("T", bound=_Stored)
@@ -118,6 +123,15 @@ class State:
         """Store what the scaler remembers."""
         self._write("scaling.json", _Histories(STATE_SCHEMA, dict(histories)))
 
+    def loads(self) -> Mapping[str, Loads]:
+        """The loads by the minute that forecasts are made of, by service."""
+        stored = self._read("loads.json", _Loads)
+        return stored.loads if stored else {}
+
+    def remember_loads(self, loads: Mapping[str, Loads]) -> None:
+        """Store the loads by the minute."""
+        self._write("loads.json", _Loads(STATE_SCHEMA, dict(loads)), indented=False)
+
     def _read(self, name: str, kind: type[T]) -> T | None:
         path = self.folder / name
         try:
@@ -134,10 +148,11 @@ class State:
             raise UnavailableError(f"{path}: written by another version of cfscale: use that one, or move it away")
         return stored
 
-    def _write(self, name: str, value: object) -> None:
+    def _write(self, name: str, value: object, *, indented: bool = True) -> None:
         self.create()
+        text = msgspec.json.encode(value)
         try:
-            _replace(self.folder / name, msgspec.json.format(msgspec.json.encode(value)))
+            _replace(self.folder / name, msgspec.json.format(text) if indented else text)
         except OSError as error:
             raise ActionError(f"{self.folder / name}: cannot be written: {error.strerror}; see to its disk") from error
 

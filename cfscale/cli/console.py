@@ -6,7 +6,7 @@ Text from outside (names, answers, errors) is shown with control characters take
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -35,6 +35,7 @@ class _Style:
 
     quiet: bool = False
     color: bool | None = None
+    sink: Callable[[str, str], None] | None = None
 
 
 _style = _Style()
@@ -44,6 +45,11 @@ def configure(*, quiet: bool, color: bool | None) -> None:
     """Set what ``--quiet`` and ``--no-color`` ask for; a color of None follows the terminal and NO_COLOR."""
     _style.quiet = quiet
     _style.color = color
+
+
+def divert(sink: Callable[[str, str], None] | None) -> None:
+    """Hand what would go to stderr to ``sink``, as (note | warning | error, text); None ends that."""
+    _style.sink = sink
 
 
 def colored(stream: object = None) -> bool:
@@ -74,17 +80,24 @@ def result(text: str) -> None:
 def note(text: str) -> None:
     """Say something on the way (progress, a hint); silent under ``--quiet``."""
     if not _style.quiet:
-        _write(sys.stderr, clean(text) + "\n")
+        _say("note", text, clean(text))
 
 
 def warn(text: str) -> None:
     """Say what the operator should know, on stderr, even under ``--quiet``."""
-    _write(sys.stderr, _painted("warning:", "33") + f" {clean(text)}\n")
+    _say("warning", text, _painted("warning:", "33") + f" {clean(text)}")
 
 
 def error(text: str) -> None:
     """Say in one line why the command failed."""
-    _write(sys.stderr, _painted("error:", "31") + f" {' '.join(clean(text).split())}\n")
+    _say("error", text, _painted("error:", "31") + f" {' '.join(clean(text).split())}")
+
+
+def _say(kind: str, text: str, line: str) -> None:
+    if _style.sink is not None:
+        _style.sink(kind, text)
+    else:
+        _write(sys.stderr, line + "\n")
 
 
 def _painted(word: str, code: str) -> str:

@@ -1,7 +1,6 @@
 """How decisions look: one plain line each, rows of a table, or a live table on a terminal."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,11 +10,9 @@ from cfscale.core.decision import Action, Decision
 from cfscale.core.policy import percent
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from cfscale.runtime.watch import Scaler
 
 COLUMNS = ("service", ">current", ">desired", "action", "urgency", ">cpu", ">memory", "applied", "reason")
-_RECENT = 8
-_COLORS = {Action.SCALE_UP: "yellow", Action.SCALE_DOWN: "cyan", Action.HOLD: "green"}
 Printer = Callable[[Decision], None]
 
 
@@ -52,14 +49,16 @@ def line(decision: Decision) -> str:
 
 
 @contextmanager
-def printer(output: Output, *, looping: bool) -> Iterator[Printer]:
+def printer(output: Output, scaler: "Scaler", *, looping: bool) -> Iterator[Printer]:
     """Show decisions as they come, in the format asked for."""
     if output is Output.JSON:
         yield console.json_line
     elif output is Output.YAML:
         yield _yaml
     elif looping and console.is_terminal():
-        with _live() as show:
+        from cfscale.cli.live import live
+
+        with live(scaler) as show:
             yield show
     elif looping:
         yield lambda decision: console.result(console.clean(line(decision)))
@@ -73,43 +72,3 @@ def printer(output: Output, *, looping: bool) -> Iterator[Printer]:
 def _yaml(decision: Decision) -> None:
     console.result("---")
     console.document(decision, Output.YAML)
-
-
-@contextmanager
-def _live() -> Iterator[Printer]:
-    """A table of every service's latest decision, and below it the latest changes."""
-    from rich.console import Console
-    from rich.live import Live
-
-    latest: dict[str, Decision] = {}
-    changes: deque[Decision] = deque(maxlen=_RECENT)
-    screen = Console(no_color=not console.colored(), highlight=False)
-    with Live(console=screen, auto_refresh=False, redirect_stdout=False) as live:
-
-        def show(decision: Decision) -> None:
-            latest[decision.service] = decision
-            if decision.action is not Action.HOLD:
-                changes.append(decision)
-            live.update(_picture(list(latest.values()), changes), refresh=True)
-
-        yield show
-
-
-def _picture(latest: Sequence[Decision], changes: Sequence[Decision]) -> "Group":
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=f"{latest[-1].engine}  {latest[-1].time}", title_justify="left", box=None, pad_edge=False)
-    for name in ("service", "replicas", "cpu", "memory", "action", "urgency", "reason"):
-        table.add_column(name, overflow="fold")
-    for decision in latest:
-        table.add_row(*(Text(console.clean(cell), style=_COLORS[decision.action]) for cell in _cells(decision)))
-    return Group(table, *(Text(console.clean(line(decision)), style="dim") for decision in changes))
-
-
-def _cells(decision: Decision) -> tuple[str, ...]:
-    change = "" if decision.desired == decision.current else f" -> {decision.desired}"
-    bar = f"{'█' * min(decision.current, 20)} {decision.current}{change}"
-    cpu, memory = usage(decision, "cpu"), usage(decision, "memory")
-    return (decision.service, bar, cpu, memory, decision.action, decision.urgency, decision.reason)

@@ -69,6 +69,11 @@ class Deployment:
                     f"{service.name} is scaled by {owner}: leave it to that, or install with autoscaling.engine=none"
                 )
 
+    def hurry(self, asked: Callable[[], bool]) -> None:
+        """Let the engine know whether this process was asked to stop, where it can make use of that."""
+        if hasattr(self.engine, "hurried"):
+            self.engine.hurried = asked
+
     def prepare(self, *, force: bool) -> None:
         """Render what the engine needs before it starts; raises RefusedError for files edited by hand."""
         if self.rendered:
@@ -177,11 +182,12 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     """Compose acts; usage comes from cgroup files and, for what they do not tell, from the Engine API."""
     from cfscale.adapters.cgroup import CgroupReader
     from cfscale.adapters.compose import ComposeEngine
-    from cfscale.adapters.docker_engine import DockerEngine, StatsReader
+    from cfscale.adapters.docker_engine import DockerEngine, Statistics, StatsReader
     from cfscale.adapters.haproxy import HaproxyBalancer
 
     docker = DockerEngine()
-    readers = (CgroupReader().read, StatsReader(docker.measure).read)
+    statistics = Statistics(docker.measure, docker.follow)
+    readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
     balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
     return Deployment(plan, state, engine, balancer, manifests, lambda: ())

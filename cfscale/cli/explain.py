@@ -1,4 +1,4 @@
-"""``cfscale explain``: why a number of the plan is what it is, down to its sources."""
+"""``cfscale explain``: why a number of the plan is what it is, down to its sources; and why the scaler decided so."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -35,7 +35,7 @@ def explain(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="A rule, a field of the plan's document, a value of the catalogue, or a conflict; all rules unless given.",
+            help="A rule, a field of the plan's document, a value of the catalogue, a conflict, or a decision of the journal (its id, or 'last'); all rules unless given.",
             show_default=False,
         ),
     ] = None,
@@ -51,17 +51,25 @@ def explain(
 ) -> None:
     """Say why a number is what it is: its rule, its inputs down to their sources, and what is assumed.
 
-    Without a workload the rule is explained in general, with one it is worked out.
+    Without a workload the rule is explained in general, with one it is worked out. Of a decision of the scaler: what was
+    seen, how the count came about, and what came of it.
 
     Examples:   cfscale explain
 
     cfscale explain memory.demand
 
     cfscale explain services.agents.replicas --users 40 --agents 400 --tasks 800
+
+    cfscale explain last
     """
     sizing = Sizing(users, agents, tasks, environment, tier, growth)
     if name is None:
         _list(output)
+        return
+    from cfscale.cli.told import explain_decision, is_decision
+
+    if is_decision(name):
+        explain_decision(name, profile, output)
         return
     sized = profile is not None or bool(sizing.given()) or DEFAULT_PROFILE.is_file()
     given, catalogue = load_sizing(profile, sizing, coefficients)

@@ -26,6 +26,8 @@ def history(
 ) -> None:
     """Show the latest entries of the journal, oldest first: decisions, intents and results, each with its reason.
 
+    An id is what 'cfscale explain' takes; intent and result of an action have the same.
+
     Examples:   cfscale history
 
     cfscale history --service agents --last 100 -o json
@@ -36,7 +38,7 @@ def history(
         console.document({"schema": HISTORY_SCHEMA, "entries": documents}, output)
     elif entries:
         console.result(
-            console.table(("time", "service", "kind", "change", "urgency", "reason"), list(map(_row, entries)))
+            console.table(("id", "time", "service", "kind", "change", "urgency", "reason"), list(map(_row, entries)))
         )
     else:
         console.note("the journal is empty: 'cfscale scale --apply' writes it")
@@ -54,4 +56,4 @@ def _row(item: Entry) -> tuple[str, ...]:
     decision = item.decision
     change = f"{decision.current}" + ("" if decision.desired == decision.current else f" -> {decision.desired}")
     kind = "done" if decision.applied else item.kind
-    return (decision.time, decision.service, kind, change, decision.urgency, decision.reason)
+    return (item.id, decision.time, decision.service, kind, change, decision.urgency, decision.reason)

@@ -33,6 +33,7 @@ COMMANDS = {
     "history": "history:history",
     "explain": "explain:explain",
     "probe": "probe:probe",
+    "simulate": "simulate:simulate",
     "calibrate": "calibrate:calibrate",
     "tiers": "tiers:tiers",
     "schema": "schema:schema",

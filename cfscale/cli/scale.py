@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +14,8 @@ import typer
 
 from cfscale.cli import console
 from cfscale.cli.console import Output
+from cfscale.cli.logs import LogFormat, logging_as
+from cfscale.cli.notify import notify
 from cfscale.cli.options import (
     Agents,
     EngineOption,
@@ -34,8 +36,9 @@ from cfscale.errors import ActionError, InputError, UnavailableError
 if TYPE_CHECKING:
     from cfscale.adapters.journal import Journal
     from cfscale.cli.engines import Deployment
-    from cfscale.core.decision import Entry
+    from cfscale.core.decision import Decision, Entry
     from cfscale.runtime.act import Hands
+    from cfscale.runtime.ports import Prober
     from cfscale.runtime.watch import Scaler
 
 
@@ -61,7 +64,7 @@ class Clock:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Inside, signals ask to stop instead of breaking off what is being done."""
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(number, self._asked) for number in numbers]
         try:
             yield
@@ -85,6 +88,17 @@ def scale(
     ] = None,
     lasting: Annotated[str | None, typer.Option("--for", metavar="5m", help="Watch for so long, then end.")] = None,
     engine: EngineOption = "auto",
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics",
+            metavar="[ADDRESS]:PORT",
+            help="Serve Prometheus metrics of the scaler; on the loopback unless an address is given.",
+        ),
+    ] = None,
+    log: Annotated[
+        LogFormat, typer.Option("--log", help="How messages on stderr look; json is for a collector.")
+    ] = LogFormat.TEXT,
     output: OutputOption = Output.TABLE,
     users: Users = None,
     agents: Agents = None,
@@ -100,27 +114,67 @@ def scale(
     Examples:   cfscale scale
 
     cfscale scale --watch --apply --interval 10s
+
+    cfscale scale --watch --metrics :9464 --log json
     """
     plan = _timed(load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth)), interval)
     seconds = None if lasting is None else duration(lasting, 0.0, "--for")
     services, looping = _scaled(plan), watch or seconds is not None
+    if metrics is not None and not looping:
+        raise InputError("--metrics serves while it watches: give --watch too")
     from cfscale.cli.decisions import printer
     from cfscale.cli.engines import open_deployment
 
-    deployment, clock = open_deployment(plan, engine, profile), Clock()
+    deployment, clock = _asked(open_deployment(plan, engine, profile)), Clock()
     if apply:
         deployment.require_replicas()
         deployment.require_unowned(services)
     with (
+        logging_as(log, plan.name),
         clock.listening(),
         _scaler(deployment, services, clock, apply=apply) as scaler,
-        printer(output, looping=looping) as show,
+        _metered(scaler, metrics) as meter,
+        printer(output, scaler, looping=looping) as show,
     ):
+        notify("READY=1")
         for decision in scaler.watch(seconds) if looping else scaler.once():
+            meter(decision)
             show(decision)
+            notify("WATCHDOG=1")
+        notify("STOPPING=1")
     if not apply:
         console.note("nothing was changed: --apply acts on it")
     return 128 + clock.signal if clock.signal is not None else _exit_code(scaler, looping=looping)
+
+
+@contextmanager
+def _metered(scaler: "Scaler", where: str | None) -> "Iterator[Callable[[Decision], None]]":
+    """Serve metrics of the scaler, if asked to; gives what each decision is to be told to."""
+    if where is None:
+        yield lambda _: None
+        return
+    from cfscale.cli.metrics import Meter, serving
+
+    meter = Meter(scaler.plan.name, scaler.engine.name, scaler.plan.scaling.interval_seconds)
+    scaler.warn, scaler.ended = meter.counting(scaler.warn), meter.ticked
+
+    def decided(decision: "Decision") -> None:
+        name = decision.service
+        meter.decided(decision, scaler.seen.get(name), scaler.codes.get(name, 0))
+        if scaler.hands is not None:
+            meter.acted(decision)
+
+    with serving(meter, where):
+        yield decided
+
+
+def _asked(deployment: "Deployment") -> "Deployment":
+    """The deployment with replicas that are ready when the prober says so; the host engine has none to ask."""
+    if deployment.engine.name == "host":
+        return deployment
+    from cfscale.cli.probing import probed
+
+    return replace(deployment, engine=probed(deployment))
 
 
 def _timed(plan: DeploymentPlan, interval: str | None) -> DeploymentPlan:
@@ -153,6 +207,7 @@ def _scaler(
         yield scaler
         return
     deployment.require_own()
+    deployment.hurry(lambda: clock.signal is not None)
     journal = Journal(deployment.state.folder)
     with _hands(deployment, clock, journal) as hands:
         scaler.hands = hands
@@ -180,13 +235,23 @@ def _hands(deployment: "Deployment", clock: Clock, journal: "Journal") -> Iterat
             deployment.state.create()
         except ActionError as error:
             console.warn(f"{error}; nothing will shrink")
-        yield Hands(deployment.engine, clock, journal, lock, deployment.balancer)
+        yield Hands(deployment.engine, clock, journal, lock, deployment.balancer, _prober(deployment))
+
+
+def _prober(deployment: "Deployment") -> "Prober | None":
+    """Who asks replicas whether their work is done; loaded only where a service has such a question."""
+    if all(service.drain is None or service.drain.done is None for service in deployment.plan.services):
+        return None
+    from cfscale.adapters.probes.ask import probe_once
+
+    return probe_once
 
 
 def _exit_code(scaler: "Scaler", *, looping: bool) -> int:
-    """1 where the last action of a service failed; where data was missing, 3 for a single evaluation."""
+    """1 where the last action of a service failed; 3 where data was missing: in a single evaluation, or all along."""
     codes = set(scaler.codes.values())
     if ActionError.exit_code in codes:
         return ActionError.exit_code
     unknown = UnavailableError.exit_code
-    return unknown if unknown in codes and not looping else 0
+    blind = not scaler.informed if looping else True
+    return unknown if unknown in codes and blind else 0

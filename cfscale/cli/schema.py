@@ -21,6 +21,7 @@ NAMES = (
     "capacity",
     "horizon",
     "coefficients",
+    "simulation",
 )
 
 
@@ -71,6 +72,7 @@ def _documents() -> dict[str, object]:
     from cfscale.core.plan import DeploymentPlan
     from cfscale.core.savedplan import SavedPlan
     from cfscale.core.sensitivity import Sensitivity
+    from cfscale.core.simulate import Simulation
     from cfscale.core.whatif import WhatIf
     from cfscale.core.workload import Profile
     from cfscale.render.lock import Lock
@@ -89,4 +91,5 @@ def _documents() -> dict[str, object]:
         "capacity": Capacity,
         "horizon": Horizon,
         "coefficients": Coefficients,
+        "simulation": Simulation,
     }

@@ -120,7 +120,7 @@ def _until_healthy(deployment: "Deployment", patience: float) -> int:
     """Probe until everything is alive, and say where to send requests."""
     import asyncio
 
-    from cfscale.cli.probe import deployed, until_up
+    from cfscale.cli.probing import deployed, until_up
     from cfscale.cli.verdicts import as_table, summary
     from cfscale.runtime.probing import healthy
 

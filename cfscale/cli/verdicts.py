@@ -1,10 +1,11 @@
-"""A round of probing as text for people, CI (JUnit), Nagios and Prometheus."""
+"""A round of probing as text for people, CI (JUnit) and Nagios."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from cfscale.cli import console
-from cfscale.core.health import ALIVE, Report, Result, State, nagios_code
+from cfscale.core.health import Report, Result, State, nagios_code
 
 _MARKS = {
     State.UP: ("✓", "32"),
@@ -73,19 +74,35 @@ def _live() -> Iterator[Callable[[Report], None]]:
     from rich.table import Table
     from rich.text import Text
 
+    past: dict[str, deque[float | None]] = {}
     with Live(console=Console(no_color=not console.colored(), highlight=False), auto_refresh=False) as live:
 
         def show(report: Report) -> None:
             panic = f"  PANIC: {', '.join(report.panic)}" if report.panic else ""
             grid = Table(caption=summary(report) + panic, caption_justify="left", box=None, pad_edge=False)
-            for name in _COLUMNS:
+            for name in (*_COLUMNS[:-1], "history", _COLUMNS[-1]):
                 grid.add_column(name.removeprefix(">"), overflow="fold")
             for result in report.results:
+                seen = past.setdefault(result.target, deque(maxlen=_HISTORY))
+                seen.append(None if result.state in (State.DOWN, State.UNKNOWN) else result.latency_seconds)
+                *cells, reason = (console.clean(cell) for cell in _row(result))
                 style = _COLORS[_MARKS[result.state][1]]
-                grid.add_row(*(Text(console.clean(cell), style=style) for cell in _row(result)))
+                grid.add_row(*(Text(cell, style=style) for cell in (*cells, sparkline(seen), reason)))
             live.update(grid, refresh=True)
 
         yield show
+
+
+_HISTORY = 20
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: "deque[float | None]") -> str:
+    """Latencies as bars between their least and their most; a gap is an answer that did not come."""
+    told = [value for value in values if value is not None]
+    low, width = min(told, default=0.0), max(told, default=0.0) - min(told, default=0.0)
+    top = len(_BARS) - 1
+    return "".join(" " if one is None else _BARS[round((one - low) / width * top) if width else 0] for one in values)
 
 
 def _row(result: Result) -> tuple[str, ...]:
@@ -158,34 +175,3 @@ _SEVERITY = (
     State.MAINTENANCE,
     State.UP,
 )
-
-
-def as_prometheus(report: Report) -> str:
-    """Gauges in the text exposition format; a target that could not be asked has no ``probe_success``, not a zero."""
-    told = [result for result in report.results if result.state in (*ALIVE, State.DOWN)]
-    success = [(_labels(result), str(int(result.state in ALIVE))) for result in told]
-    timed = [(_labels(result), repr(seconds)) for result in told if (seconds := result.latency_seconds) is not None]
-    states = [(f'state="{state}"', str(count)) for state, count in _counted(report)]
-    return "\n".join(
-        [
-            *_gauge("probe_success", "Whether the target is up or degraded (1) or down (0).", success),
-            *_gauge("probe_duration_seconds", "How long the latest answer took.", timed),
-            *_gauge("probe_targets", "How many targets are in each state.", states),
-        ]
-    )
-
-
-def _gauge(name: str, text: str, samples: Sequence[tuple[str, str]]) -> list[str]:
-    return [
-        f"# HELP {name} {text}",
-        f"# TYPE {name} gauge",
-        *(f"{name}{{{labels}}} {value}" for labels, value in samples),
-    ]
-
-
-def _labels(result: Result) -> str:
-    return f'target="{_escaped(result.target)}",kind="{_escaped(result.kind)}"'
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,6 +1,6 @@
 """From a proposal to a decision: a pipeline of small pure steps, each of which says why it changed the count.
 
-    recommend ▸ tolerate ▸ stabilise ▸ limit_step ▸ cool_down ▸ clamp ▸ obey
+    propose ▸ tolerate ▸ stabilise ▸ limit_step ▸ cool_down ▸ clamp ▸ obey
 
 Damping has the names and the semantics of the Kubernetes HPA:
 
@@ -14,14 +14,33 @@ Damping has the names and the semantics of the Kubernetes HPA:
 Nothing is known here of engines or clocks: the past is one ``History`` a service, the present one ``Observation``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Protocol
 
-from cfscale.core.decision import DECISION_SCHEMA, Action, Decision, Urgency, timestamp
-from cfscale.core.plan import Damping, Safety, Scaling, Service
-from cfscale.core.policy import Observation, Proposal, propose
+from cfscale.core.decision import DECISION_SCHEMA, Action, Basis, Decision, Urgency, direction, timestamp
+from cfscale.core.laws import Law, combine, laws_of
+from cfscale.core.plan import Damping, Safety, Scaling
+from cfscale.core.policy import Observation, Situation, situation_of
 from cfscale.core.samples import ReplicaState
 from cfscale.core.units import format_duration
+
+_STARTUP_WEIGHT = 0.2  # of a start that was quicker than those before
+
+
+class Bounds(Protocol):
+    """The hard bounds of a count."""
+
+    @property
+    def min_replicas(self) -> int:
+        """The least."""
+        ...
+
+    @property
+    def max_replicas(self) -> int:
+        """The most."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +56,9 @@ class History:
     """All that earlier ticks leave behind for one service; times are seconds since the epoch.
 
     ``replicas`` is the count last seen or reached: another one now was set from outside. ``ready`` are the ids that
-    were ready in the last round. ``failures`` counts actions in a row that did not take effect, the last of them ``failing``.
+    were ready in the last round, ``starting`` those that were on their way. ``failures`` counts actions in a row that did
+    not take effect, the last of them ``failing``. ``startup_seconds`` is how long replicas take from order to ready,
+    ``low_since`` when the load became low.
     """
 
     replicas: int | None = None
@@ -47,6 +68,9 @@ class History:
     failures: int = 0
     failing: Action = Action.HOLD
     retry_at: float = 0.0
+    starting: tuple[str, ...] = ()
+    startup_seconds: float | None = None
+    low_since: float | None = None
 
     def until(self, now: float, safety: Safety) -> "History":
         """The history after a clock that was set back: nothing lies in the future."""
@@ -54,6 +78,7 @@ class History:
             self,
             changed_at=None if self.changed_at is None else min(self.changed_at, now),
             recommendations=tuple(item for item in self.recommendations if item.time <= now),
+            low_since=None if self.low_since is None else min(self.low_since, now),
             retry_at=min(self.retry_at, now + safety.breaker_open_seconds),
         )
 
@@ -79,102 +104,196 @@ class History:
         return replace(self, replicas=None, changed_at=now)
 
 
-def decide(observation: Observation, scaling: Scaling, history: History) -> tuple[Decision, History]:
+def decide(
+    observation: Observation,
+    scaling: Scaling,
+    history: History,
+    laws: tuple[Law, ...] | None = None,
+    situation: Situation | None = None,
+) -> tuple[Decision, History]:
     """The decision for one service in one tick, and the history with which the next tick is to be asked.
 
-    Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so.
+    Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so. ``laws``
+    are those of ``scaling``, and ``situation`` that of the observation, where the caller has them at hand.
     """
     past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
-    proposal = propose(observation, scaling)
-    recommended = tolerate(recommend(observation, proposal), scaling)
-    decision = stabilise(recommended, past, observation.time, scaling)
-    decision = limit_step(decision, scaling)
-    decision = cool_down(decision, past, observation.time, scaling)
-    decision = clamp(
-        decision, observation.service, shrinkable=proposal.shrinkable and not _cooling(past, observation, scaling)
+    past = replace(past, startup_seconds=_startup(past, observation))
+    situation = replace(situation or situation_of(observation, scaling), low_since=past.low_since)
+    draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
+    draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
+    past = replace(
+        past,
+        ready=_ids(observation, ReplicaState.READY),
+        starting=_ids(observation, ReplicaState.STARTING),
     )
-    decision = obey(decision, past, observation, _panic(past, observation, scaling.safety) or adopted)
-    return _urgent(decision, proposal), _remember(past, observation, scaling, recommended.desired)
+    return draft.decision(observation, situation, scaling), past
+
+
+def _ids(observation: Observation, state: ReplicaState) -> tuple[str, ...]:
+    return tuple(replica.id for replica in observation.replicas if replica.state is state)
+
+
+def judge(
+    situation: Situation, service: Bounds, scaling: Scaling, past: History, laws: tuple[Law, ...]
+) -> tuple["Draft", History]:
+    """What the policies and the damping make of a situation: the part that a replay and a live tick share."""
+    proposals = [law(situation, scaling) for law in laws]
+    proposal = combine(situation, scaling, proposals)
+    wishes = {policy.kind: one.replicas for policy, one in zip(scaling.policies, proposals, strict=True)}
+    draft = Draft(situation.current, proposal.replicas, [proposal.reason], wishes)
+    if not proposal.tolerated:
+        draft.tolerate(scaling)
+    recommended = draft.desired
+    draft.stabilise(past, situation.time, scaling)
+    if not (proposal.unbounded and draft.desired > draft.current):
+        draft.limit_step(scaling)
+    draft.cool_down(past, situation.time, scaling)
+    shrinkable = proposal.shrinkable and _cooldown_left(past, situation.time, scaling.scale_down) <= 0
+    draft.clamp(service, shrinkable=shrinkable)
+    return draft, _remember(past, situation, scaling, recommended)
 
 
 def unavailable(observation: Observation, problem: str, history: History) -> Decision:
     """The decision where nothing could be observed: everything stays as it was last known."""
     known = observation.service.replicas if history.replicas is None else history.replicas
-    return _begin(observation, known).hold(problem)
-
-
-def _begin(observation: Observation, current: int) -> Decision:
     return Decision(
         schema=DECISION_SCHEMA,
         time=timestamp(observation.time),
         service=observation.service.name,
         engine=observation.engine,
-        current=current,
-        desired=current,
+        current=known,
+        desired=known,
         action=Action.HOLD,
         urgency=Urgency.LOW,
-        reason="",
+        reason=problem,
         applied=False,
         samples=(),
     )
 
 
-def recommend(observation: Observation, proposal: Proposal) -> Decision:
-    """The policy's proposal as a decision."""
-    begun = replace(_begin(observation, observation.current), samples=proposal.samples)
-    return begun.to(proposal.replicas, proposal.reason)
+@dataclass(slots=True)
+class Draft:
+    """A decision in the making: each step may change the count and adds why."""
+
+    current: int
+    desired: int
+    reasons: list[str]
+    wishes: Mapping[str, int]
+
+    def to(self, desired: int, reason: str) -> None:
+        """Another count, and the reason for it."""
+        self.desired = desired
+        self.reasons.append(reason)
+
+    def hold(self, reason: str) -> None:
+        """The count as it is."""
+        self.to(self.current, reason)
+
+    def tolerate(self, scaling: Scaling) -> None:
+        """Keep the count where the one asked for is within the tolerance of it."""
+        distance = abs(self.desired - self.current)
+        if distance and distance <= scaling.tolerance_ratio * self.current + 1e-9:
+            self.hold(f"within the tolerance of {scaling.tolerance_ratio:g}")
+
+    def stabilise(self, history: History, now: float, scaling: Scaling) -> None:
+        """Grow to the lowest recommendation of the window, shrink to the highest one."""
+        if self.desired == self.current:
+            return
+        up = self.desired > self.current
+        window = (scaling.scale_up if up else scaling.scale_down).stabilization_window_seconds
+        seen = self._window(history, now, window)
+        desired = max(self.current, min(seen)) if up else min(self.current, max(seen))
+        if desired != self.desired:
+            extreme = "lowest" if up else "highest"
+            self.to(desired, f"{desired} is the {extreme} recommendation of the last {format_duration(window)}")
+
+    def _window(self, history: History, now: float, window: float) -> list[int]:
+        """The recommendations of the window, this tick's included.
+
+        Where the window holds none (the first tick, or ticks further apart than it is long), the latest before it was
+        in force throughout; before the first, the current count was.
+        """
+        if window <= 0:
+            return [self.desired]
+        recent = [item.replicas for item in history.recommendations if now - item.time <= window]
+        if not recent:
+            recent = [item.replicas for item in history.recommendations[-1:]] or [self.current]
+        return [*recent, self.desired]
+
+    def limit_step(self, scaling: Scaling) -> None:
+        """At most one step of the allowed size."""
+        if self.desired >= self.current:
+            desired = min(self.desired, self.current + _step_up(self.current, scaling.scale_up))
+        else:
+            desired = max(self.desired, self.current - _step_down(self.current, scaling.scale_down))
+        if desired != self.desired:
+            self.to(desired, f"at most to {desired} in one step")
+
+    def cool_down(self, history: History, now: float, scaling: Scaling) -> None:
+        """No change so soon after the last one."""
+        if self.desired == self.current:
+            return
+        left = _cooldown_left(history, now, scaling.scale_up if self.desired > self.current else scaling.scale_down)
+        if left > 0:
+            self.hold(f"cooling down for {format_duration(ceil(left))} after the last change")
+
+    def clamp(self, service: Bounds, *, shrinkable: bool) -> None:
+        """Into the service's bounds: up to min at once, down to max where shrinking is allowed."""
+        least, most = service.min_replicas, service.max_replicas
+        if self.desired < least:
+            self.to(least, f"the minimum is {least}")
+        elif self.desired > most:
+            desired = most if shrinkable else min(self.desired, max(self.current, most))
+            self.to(desired, f"the maximum is {most}")
+
+    def obey(self, history: History, observation: Observation, barred: str) -> None:
+        """Hold where something bars every action, an operator paused this direction, or earlier actions failed."""
+        if barred:
+            self.desired, self.reasons = self.current, [barred]
+        if self.desired == self.current:
+            return
+        up, now = self.desired > self.current, observation.time
+        paused_until = observation.pause.scale_out_until if up else observation.pause.scale_in_until
+        if paused_until > now:
+            self.hold(f"scaling {'out' if up else 'in'} is paused")
+        elif direction(self.current, self.desired) is history.failing and history.retry_at > now:
+            wait = format_duration(ceil(history.retry_at - now))
+            self.hold(f"{history.failures} actions in a row did not take effect: next attempt in {wait}")
+
+    def decision(self, observation: Observation, situation: Situation, scaling: Scaling) -> Decision:
+        """The decision that came of it."""
+        action = direction(self.current, self.desired)
+        urgency = Urgency.HIGH if action is Action.SCALE_UP else Urgency.LOW
+        return Decision(
+            schema=DECISION_SCHEMA,
+            time=timestamp(observation.time),
+            service=observation.service.name,
+            engine=observation.engine,
+            current=self.current,
+            desired=self.desired,
+            action=action,
+            urgency=Urgency.CRITICAL if situation.critical(scaling) else urgency,
+            reason="; ".join(filter(None, self.reasons)),
+            applied=False,
+            samples=situation.samples,
+            basis=_basis(situation, self.wishes),
+        )
 
 
-def tolerate(decision: Decision, scaling: Scaling) -> Decision:
-    """Keep the count where the one asked for is within the tolerance of it."""
-    if decision.action is Action.HOLD or abs(decision.desired - decision.current) > _tolerated(decision, scaling):
-        return decision
-    return decision.hold(f"within the tolerance of {scaling.tolerance_ratio:g}")
-
-
-def _tolerated(decision: Decision, scaling: Scaling) -> float:
-    return scaling.tolerance_ratio * decision.current + 1e-9
-
-
-def stabilise(decision: Decision, history: History, now: float, scaling: Scaling) -> Decision:
-    """Grow to the lowest recommendation of the window, shrink to the highest one."""
-    if decision.action is Action.HOLD:
-        return decision
-    up = decision.action is Action.SCALE_UP
-    window = (scaling.scale_up if up else scaling.scale_down).stabilization_window_seconds
-    seen = _window(decision, history, now, window)
-    desired = max(decision.current, min(seen)) if up else min(decision.current, max(seen))
-    if desired == decision.desired:
-        return decision
-    extreme = "lowest" if up else "highest"
-    return decision.to(desired, f"{desired} is the {extreme} recommendation of the last {format_duration(window)}")
-
-
-def _window(decision: Decision, history: History, now: float, window: float) -> list[int]:
-    """The recommendations of the window, this tick's included.
-
-    Where the window holds none (the first tick, or ticks further apart than it is long), the latest before it was
-    in force throughout; before the first, the current count was.
-    """
-    if window <= 0:
-        return [decision.desired]
-    recent = [item.replicas for item in history.recommendations if now - item.time <= window]
-    if not recent:
-        recent = [item.replicas for item in history.recommendations[-1:]] or [decision.current]
-    return [*recent, decision.desired]
-
-
-def limit_step(decision: Decision, scaling: Scaling) -> Decision:
-    """At most one step of the allowed size."""
-    if decision.action is Action.HOLD:
-        return decision
-    if decision.action is Action.SCALE_UP:
-        desired = min(decision.desired, decision.current + _step_up(decision.current, scaling.scale_up))
-    else:
-        desired = max(decision.desired, decision.current - _step_down(decision.current, scaling.scale_down))
-    if desired == decision.desired:
-        return decision
-    return decision.to(desired, f"at most to {desired} in one step")
+def _basis(situation: Situation, wishes: Mapping[str, int]) -> Basis:
+    outlook = situation.outlook
+    if outlook is None:
+        return Basis(situation.ready, situation.starting, wishes)
+    return Basis(
+        situation.ready,
+        situation.starting,
+        wishes,
+        expected=round(outlook.expected, 3),
+        margin=round(outlook.margin, 3),
+        horizon_seconds=outlook.horizon_seconds,
+        short_ratio=round(outlook.short_ratio, 5),
+        error_ratio=round(outlook.error_ratio, 3),
+    )
 
 
 def _step_up(current: int, damping: Damping) -> int:
@@ -187,49 +306,8 @@ def _step_down(current: int, damping: Damping) -> int:
     return max(0, min(step, current - 1))
 
 
-def cool_down(decision: Decision, history: History, now: float, scaling: Scaling) -> Decision:
-    """No change so soon after the last one."""
-    if decision.action is Action.HOLD:
-        return decision
-    damping = scaling.scale_up if decision.action is Action.SCALE_UP else scaling.scale_down
-    left = _cooldown_left(history, now, damping)
-    if left <= 0:
-        return decision
-    return decision.hold(f"cooling down for {format_duration(ceil(left))} after the last change")
-
-
 def _cooldown_left(history: History, now: float, damping: Damping) -> float:
     return 0.0 if history.changed_at is None else history.changed_at + damping.cooldown_seconds - now
-
-
-def _cooling(history: History, observation: Observation, scaling: Scaling) -> bool:
-    return _cooldown_left(history, observation.time, scaling.scale_down) > 0
-
-
-def clamp(decision: Decision, service: Service, *, shrinkable: bool) -> Decision:
-    """Into the service's bounds: up to min at once, down to max where shrinking is allowed."""
-    if decision.desired < service.min_replicas:
-        return decision.to(service.min_replicas, f"the minimum is {service.min_replicas}")
-    if decision.desired <= service.max_replicas:
-        return decision
-    desired = service.max_replicas if shrinkable else min(decision.desired, max(decision.current, service.max_replicas))
-    return decision.to(desired, f"the maximum is {service.max_replicas}")
-
-
-def obey(decision: Decision, history: History, observation: Observation, barred: str) -> Decision:
-    """Hold where something bars every action, an operator paused this direction, or earlier actions failed."""
-    if barred:
-        return replace(decision, desired=decision.current, action=Action.HOLD, reason=barred)
-    up, now = decision.action is Action.SCALE_UP, observation.time
-    paused_until = observation.pause.scale_out_until if up else observation.pause.scale_in_until
-    if decision.action is Action.HOLD:
-        return decision
-    if paused_until > now:
-        return decision.hold(f"scaling {'out' if up else 'in'} is paused")
-    if decision.action is history.failing and history.retry_at > now:
-        wait = format_duration(ceil(history.retry_at - now))
-        return decision.hold(f"{history.failures} actions in a row did not take effect: next attempt in {wait}")
-    return decision
 
 
 def _adopt(history: History, observation: Observation) -> tuple[History, str]:
@@ -251,16 +329,39 @@ def _panic(history: History, observation: Observation, safety: Safety) -> str:
     return f"{turned} of {before} turned unhealthy within one round: nothing is changed"
 
 
-def _urgent(decision: Decision, proposal: Proposal) -> Decision:
-    if proposal.critical:
-        return replace(decision, urgency=Urgency.CRITICAL)
-    return replace(decision, urgency=Urgency.HIGH if decision.action is Action.SCALE_UP else Urgency.LOW)
+def _startup(history: History, observation: Observation) -> float | None:
+    """How long replicas take from order to ready: the longest measured of late, which fades slowly.
+
+    Only a replica that this scaler saw not ready in the round before counts: of others nobody knows.
+    """
+    known = set(history.ready)
+    measured = [
+        observation.time - replica.started_at
+        for replica in observation.replicas
+        if replica.state is ReplicaState.READY and replica.id not in known and replica.id in history.starting
+    ]
+    if not measured:
+        return history.startup_seconds
+    latest, before = max(measured), history.startup_seconds or 0.0
+    return max(latest, before + _STARTUP_WEIGHT * (latest - before))
 
 
-def _remember(history: History, observation: Observation, scaling: Scaling, recommended: int) -> History:
+def _remember(history: History, situation: Situation, scaling: Scaling, recommended: int) -> History:
     """The history of the next tick; of what is older than both windows only the latest is kept."""
-    now = observation.time
+    now = situation.time
     longest = max(scaling.scale_up.stabilization_window_seconds, scaling.scale_down.stabilization_window_seconds)
     kept = tuple(item for item in history.recommendations if now - item.time <= longest)
-    ready = tuple(replica.id for replica in observation.replicas if replica.state is ReplicaState.READY)
-    return replace(history, recommendations=(*kept, Recommendation(now, recommended)), ready=ready)
+    return replace(
+        history,
+        recommendations=(*kept, Recommendation(now, recommended)),
+        low_since=_low_since(history, situation, scaling),
+    )
+
+
+def _low_since(history: History, situation: Situation, scaling: Scaling) -> float | None:
+    """Since when the load is below the predictive threshold; a change of the count begins anew."""
+    cpu = situation.cpu
+    if not cpu.reporting or cpu.mean >= scaling.predictive.scale_down_ratio:
+        return None
+    since = situation.time if history.low_since is None else history.low_since
+    return since if history.changed_at is None else max(since, min(history.changed_at, situation.time))

@@ -5,14 +5,18 @@ and ``id`` beside it. The intent of an action is written before it, the result a
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
+from math import ceil
 
 from cfscale.core.samples import Quality, Sample
 
 DECISION_SCHEMA = "cfscale/decision/v1"
+ID_CHARACTERS = 10
+_OTHER_SHARES = (60, 70, 80, 90)
 
 
 class Action(StrEnum):
@@ -29,6 +33,20 @@ class Urgency(StrEnum):
     LOW = "low"
     HIGH = "high"
     CRITICAL = "critical"
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """What a decision rests on beside its samples: replicas ready and on their way, each policy's wish, the forecast."""
+
+    ready: int
+    starting: int
+    proposals: Mapping[str, int]
+    expected: float | None = None
+    margin: float | None = None
+    horizon_seconds: float | None = None
+    short_ratio: float | None = None
+    error_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,7 @@ class Decision:
     reason: str
     applied: bool
     samples: tuple[Sample, ...]
+    basis: Basis | None = None
 
     def to(self, desired: int, reason: str) -> "Decision":
         """The decision with another count; the new reason follows the one before it."""
@@ -103,8 +122,13 @@ def timestamp(time: float) -> str:
 
 
 def entry(kind: Kind, decision: Decision) -> Entry:
-    """A journal entry of this decision: time and service identify it."""
-    return Entry(kind, f"{decision.time}/{decision.service}", decision)
+    """A journal entry of this decision."""
+    return Entry(kind, identity(decision), decision)
+
+
+def identity(decision: Decision) -> str:
+    """A short name for a decision, the same in journal and log: time and service are all that it follows from."""
+    return sha256(f"{decision.time}/{decision.service}".encode()).hexdigest()[:ID_CHARACTERS]
 
 
 def unfinished(entries: Iterable[Entry]) -> tuple[Entry, ...]:
@@ -116,3 +140,21 @@ def unfinished(entries: Iterable[Entry]) -> tuple[Entry, ...]:
         elif item.kind is Kind.RESULT:
             open_intents.pop(item.id, None)
     return tuple(open_intents.values())
+
+
+def alternatives(decision: Decision) -> tuple[tuple[str, int], ...]:
+    """What other settings would have asked for from the same data, before damping: (setting, replicas)."""
+    basis = decision.basis
+    cpu = next((sample.value_ratio for sample in decision.samples if sample.resource == "cpu"), None)
+    if basis is None or cpu is None or not basis.ready:
+        return ()
+    load = cpu * basis.ready
+    filled = [(f"cpu filled to {share}%", _carried(load, share / 100)) for share in _OTHER_SHARES]
+    if basis.expected is None or basis.margin is None:
+        return tuple(filled)
+    margins = [("no margin", 0.0), ("half the margin", 0.5), ("twice the margin", 2.0)]
+    return (*((words, _carried(basis.expected + part * basis.margin, 1.0)) for words, part in margins), *filled)
+
+
+def _carried(load: float, share: float) -> int:
+    return max(1, ceil(load / share - 1e-9))

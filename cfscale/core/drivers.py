@@ -66,6 +66,11 @@ def count_of(name: str, cell: Cell, shape: Shape) -> Count:
     return _agents(name, cell, shape) if pool_kind(name) == AGENTS else _COUNTS[name](cell)
 
 
+def follows_load(name: str) -> bool:
+    """Whether the replicas of a service may differ between two loads of the same tier and cells."""
+    return pool_kind(name) == AGENTS or name in ("coordinator", "loadbalancer")
+
+
 def _largest(drivers: dict[str, int], source: str, entries: tuple[LedgerEntry, ...] = ()) -> Count:
     """The largest driver wins; of equals the first."""
     driver = max(drivers, key=lambda name: drivers[name])

@@ -6,15 +6,19 @@
                      none ──fall failures──────────────────────▶ down
                                          alive ──fall failures─▶ down
 
-Alive is UP or DEGRADED, whichever the latest answer said. An attempt that failed for a reason of this host's own is
-UNKNOWN: it counts neither way and is shown as it is, so it can never become a DOWN.
+Alive is UP or DEGRADED, or DRAINING or MAINTENANCE where the target itself says so, whichever the latest answer said.
+An attempt that failed for a reason of this host's own is UNKNOWN: it counts neither way and is shown as it is, so it
+can never become a DOWN.
 """
 
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.plan import Health, HealthKind
 from cfscale.core.samples import Replica, ReplicaState
@@ -23,6 +27,9 @@ PROBE_SCHEMA = "cfscale/probe/v1"
 PANIC_RATIO = 0.5
 PANIC_TARGETS = 5
 _SHOWN_CHARACTERS = 200
+# a target that answers now yes, now no is flaky from so many turns in so many answers
+FLAKY_TURNS, FLAKY_ANSWERS = 4, 16
+_RECENT = (1 << FLAKY_ANSWERS) - 1
 # C0, DEL and C1 steer terminals; bidirectional overrides reorder what is read; surrogates, U+FFFE and U+FFFF break XML
 _UNSHOWN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -40,6 +47,28 @@ class State(StrEnum):
 
 
 ALIVE = frozenset({State.UP, State.DEGRADED})
+_UNKNOWN, _DOWN = State.UNKNOWN, State.DOWN  # looked up once: members of a class are slow to find
+
+
+class Kind(StrEnum):
+    """The protocols in which a target can be asked; those of ``HealthKind`` are among them."""
+
+    HTTP = "http"
+    TCP = "tcp"
+    TLS = "tls"
+    DNS = "dns"
+    REDIS = "redis"
+    POSTGRES = "postgres"
+    GRPC = "grpc"
+    JSONRPC = "jsonrpc"
+    EXEC = "exec"
+    DOCKER = "docker"
+    HEARTBEAT = "heartbeat"
+    AGENT = "agent"
+    NONE = "none"
+
+
+_KINDS = {kind: Kind(kind.value) for kind in HealthKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +76,8 @@ class Target:
     """Something to ask. ``name`` is what is shown: it never holds a password.
 
     Targets of one ``group`` fail for one reason (they run the same service), which is what the panic rule looks at.
-    ``any_success`` takes every 2xx for a yes, where nobody said which status to expect.
+    ``any_success`` takes every 2xx for a yes, where nobody said which status to expect. ``asked_in`` is a protocol that
+    ``health`` has no word for, and ``about`` what it is asked about: a DNS name, a Redis key, a gRPC service, arguments.
     """
 
     name: str
@@ -59,22 +89,55 @@ class Target:
     any_success: bool = False
     secret: str | None = field(default=None, repr=False)
     replica: Replica | None = None
+    asked_in: Kind | None = None
+    about: tuple[str, ...] = ()
+    user: str = ""
+    max_age_seconds: float = 90.0
+
+    @property
+    def kind(self) -> Kind:
+        """The protocol it is asked in."""
+        return self.asked_in or _KINDS[self.health.kind]
+
+    @property
+    def named(self) -> bool:
+        """Whether its address has to be looked up: no name ends in a digit, and every IPv4 address does."""
+        host = self.host
+        return bool(host) and not host[-1].isdigit() and ":" not in host and not host.startswith("/")
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What one question came to: UP, DEGRADED, DOWN or UNKNOWN. Latency is None where nothing was sent."""
+class Phases(Struct, frozen=True):
+    """Where the time of an attempt went; None for what it did not come to, or had no need of."""
+
+    resolve_seconds: float | None = None
+    connect_seconds: float | None = None
+    tls_seconds: float | None = None
+    first_byte_seconds: float | None = None
+
+
+class Attempt(Struct, frozen=True):
+    """What one question came to. Latency is None where nothing was sent.
+
+    ``late``: this host did not look in time, so the question should be put again. ``unreachable``: it has no way to the
+    target's network; ``remote`` an answer, of whatever kind, that came from another machine.
+    """
 
     state: State
     reason: str
     latency_seconds: float | None = None
+    phases: Phases | None = None
+    status: int | None = None
+    certificate_expires_at: float | None = None
+    late: bool = False
+    unreachable: bool = False
+    remote: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Track:
+class Track(Struct, frozen=True):
     """What is known of one target: the last confirmed verdict, and the answers since that may change it.
 
-    ``failure`` is the latest failure of the round in hand: a later success does not hide it.
+    ``failure`` is the latest failure of the round in hand: a later success does not hide it. ``recent`` has a bit for
+    each of the latest answers, set for a failure. ``late`` counts the attempts in a row that this host missed.
     """
 
     settled: State | None = None
@@ -82,17 +145,32 @@ class Track:
     bad: int = 0
     last: Attempt | None = None
     failure: str = ""
+    recent: int = 0
+    late: int = 0
+
+    @property
+    def flaky(self) -> bool:
+        """Whether the latest answers turned so often that no verdict tells the whole story."""
+        return ((self.recent ^ (self.recent >> 1)) & (_RECENT >> 1)).bit_count() >= FLAKY_TURNS
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The verdict on one target as it is published."""
+class Result(Struct, frozen=True):
+    """The verdict on one target as it is published.
+
+    ``certificate_expires_at`` is in seconds since the epoch, ``predicted_seconds`` how long it is until a limit that
+    ``reason`` names is reached if things go on as they do.
+    """
 
     target: str
     kind: str
     state: State
     latency_seconds: float | None
     reason: str
+    flaky: bool = False
+    phases: Phases | None = None
+    http_status: int | None = None
+    certificate_expires_at: float | None = None
+    predicted_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,28 +201,45 @@ class Report:
 
 def shown(text: str) -> str:
     """Text from outside, safe for a terminal, a log and XML: one line, no control characters, not too long."""
+    if text.isascii() and text.isprintable() and len(text) <= _SHOWN_CHARACTERS:
+        return text
     plain = _UNSHOWN.sub("", text)
     return plain if len(plain) <= _SHOWN_CHARACTERS else plain[: _SHOWN_CHARACTERS - 1] + "…"
 
 
 def advance(track: Track, attempt: Attempt, health: Health) -> Track:
     """The track after one more attempt."""
-    if attempt.state is State.UNKNOWN:
-        return replace(track, last=attempt)
-    if attempt.state in ALIVE:
+    state = attempt.state
+    if state is _UNKNOWN:
+        return replace(track, last=attempt, late=track.late + 1 if attempt.late else 0)
+    settled, recent = track.settled, (track.recent << 1) & _RECENT
+    if state is not _DOWN:
         good = track.good + 1
-        risen = track.settled is not State.DOWN or good >= health.rise
-        return Track(attempt.state if risen else State.DOWN, good, 0, attempt, track.failure)
+        risen = settled is not _DOWN or good >= health.rise
+        return Track(state if risen else _DOWN, good, 0, attempt, track.failure, recent)
     bad = track.bad + 1
-    fallen = track.settled is State.DOWN or bad >= health.fall
-    return Track(State.DOWN if fallen else track.settled, 0, bad, attempt, attempt.reason)
+    fallen = settled is _DOWN or bad >= health.fall
+    return Track(_DOWN if fallen else settled, 0, bad, attempt, attempt.reason, recent | 1)
 
 
-def in_doubt(track: Track) -> bool:
-    """Whether the latest answer speaks against the verdict without having changed it: ask again soon."""
-    if track.last is None or track.last.state is State.UNKNOWN:
-        return False
-    return (track.settled is State.DOWN) == (track.last.state in ALIVE)
+def fresh(track: Track | None) -> Track:
+    """The track at the beginning of a round: failures of the previous one have been told."""
+    return Track() if track is None else replace(track, failure="", late=0)
+
+
+def in_doubt(track: Track, health: Health) -> bool:
+    """Whether to ask again soon: the latest answer speaks against the verdict, or this host did not look in time."""
+    last = track.last
+    if last is None or last.state is _UNKNOWN:
+        return last is not None and last.late and track.late < health.fall
+    return (track.settled is _DOWN) == (last.state is not _DOWN)
+
+
+def attributed(attempt: Attempt, *, connected: bool) -> Attempt:
+    """Whose fault it is that there is no way to a target: where others answer from outside (``connected``), its own."""
+    if attempt.unreachable and connected:
+        return Attempt(State.DOWN, attempt.reason, attempt.latency_seconds, attempt.phases)
+    return attempt
 
 
 def standing(target: Target) -> Attempt | None:
@@ -206,8 +301,36 @@ def _answered(track: Track, health: Health) -> tuple[State, str]:
     if track.settled is State.DOWN:
         again = f"answers again, {track.good} of {health.rise} times"
         return State.DOWN, again if track.good else last.reason
-    flaky = f"{last.reason}; flaky: {track.failure}" if last.state in ALIVE else f"flaky: {track.failure}"
-    return track.settled, flaky if track.failure else last.reason
+    return track.settled, _with_doubts(track, last)
+
+
+def _with_doubts(track: Track, last: Attempt) -> str:
+    """The reason of a target that is not down, with what speaks against it."""
+    failures = track.recent.bit_count()
+    doubts = [f"flaky: {track.failure}"] if track.failure else []
+    if track.flaky:
+        doubts.append(f"flaky: {failures} of the latest {FLAKY_ANSWERS} answers were failures")
+    return "; ".join([*([last.reason] if last.state is not State.DOWN else []), *doubts]) or last.reason
+
+
+def result(target: Target, track: Track, now: float) -> Result:
+    """The verdict on a target that was asked, as it is published."""
+    last = track.last
+    if last is None:
+        return Result(target.name, target.kind.value, State.UNKNOWN, None, "not asked yet")
+    undisputed = last.state is track.settled and not track.recent and target.replica is None
+    state, reason = (last.state, last.reason) if undisputed else conclude(target, track, now)
+    return Result(
+        target=target.name,
+        kind=target.kind.value,
+        state=state,
+        latency_seconds=last.latency_seconds,
+        reason=reason,
+        flaky=track.flaky or (bool(track.failure) and state not in (State.DOWN, State.UNKNOWN)),
+        phases=last.phases,
+        http_status=last.status,
+        certificate_expires_at=last.certificate_expires_at,
+    )
 
 
 def summarise(results: Sequence[Result]) -> Summary:

@@ -5,10 +5,10 @@ An InputError names where in the profile the mistake stands.
 
 import re
 
-from cfscale.core.plan import Health, HealthKind
+from cfscale.core.plan import Drain, Health, HealthKind
 from cfscale.core.tier import Rules, ServiceKind
 from cfscale.core.units import parse_cpu, parse_size
-from cfscale.core.workload import HealthOverride, ResourceOverride, duration
+from cfscale.core.workload import DrainOverride, HealthOverride, ResourceOverride, duration
 from cfscale.errors import InputError
 
 _ADDRESS = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", re.ASCII)
@@ -69,6 +69,25 @@ def health_of(rules: Rules, name: str, kind: ServiceKind, override: HealthOverri
         rise=override.rise or int(rules.leaf("health.rise").exact),
         fall=override.fall or int(rules.leaf("health.fall").exact),
     )
+
+
+def drain_of(rules: Rules, name: str, given: DrainOverride | None, grace: float) -> Drain | None:
+    """How a replica of a service finishes its work before it is told to stop; None where the profile says nothing."""
+    if given is None:
+        return None
+    where = f"services.{name}.drain"
+    if given.path is None and (given.json is not None or given.status is not None):
+        raise InputError(f"{where} says what the answer must be but not whom to ask: give a path")
+    done = None
+    if given.path is not None:
+        done = Health(
+            HealthKind.HTTP,
+            path=path_of(given.path, f"{where}.path"),
+            status=given.status or 200,
+            json=given.json or {},
+            timeout_seconds=rules.leaf("health.timeout").seconds,
+        )
+    return Drain(duration(given.limit, grace, f"{where}.limit"), done)
 
 
 def _period(given: str | None, rules: Rules, name: str, what: str) -> float:

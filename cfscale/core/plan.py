@@ -7,7 +7,6 @@ Amounts are in base units and named so: millicores, bytes, seconds. Replica coun
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
 
 from msgspec import Struct
 
@@ -47,6 +46,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """How a replica out of rotation may finish its work before SIGTERM: until ``done`` says so, at most ``seconds``.
+
+    ``done`` is a question whose expected answer means that nothing is at work; None: there is no such question.
+    """
+
+    seconds: float
+    done: Health | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     """One service of a cell. Limits of None mean: no limit.
 
@@ -80,6 +90,12 @@ class Service:
     members: bool = False
     stop_grace_seconds: float = 10.0
     build: bool = False
+    drain: Drain | None = None
+
+    @property
+    def drain_limit_seconds(self) -> float:
+        """How long a replica may stay out of rotation before it is told to stop: its grace period unless given."""
+        return self.stop_grace_seconds if self.drain is None else self.drain.seconds
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -179,12 +195,59 @@ class Safety(Struct, frozen=True):
     breaker_open_seconds: float
 
 
+class Forecasting(Struct, frozen=True):
+    """How the load is forecast, and what is made of it (``core/forecast.py`` says how each is used).
+
+    ``goal_ratio`` is the share of minutes in which replicas may be short of the load.
+    """
+
+    goal_ratio: float
+    startup_seconds: float
+    least_history_seconds: float
+    memory_seconds: float
+    recent_seconds: float
+    weight_power: float
+    floor_ratio: float
+    cap_ratio: float
+    worth_ratio: float
+    least_factor: float
+    most_factor: float
+    steering: float
+    hidden_ratio: float
+    hidden_most_ratio: float
+    worse_ratio: float
+
+
+class Pool(Struct, frozen=True):
+    """The pool policy: grow above, shrink below, and by what part of the idle."""
+
+    scale_up_ratio: float
+    scale_down_ratio: float
+    idle_divisor: int
+
+
+class Predictive(Struct, frozen=True):
+    """The predictive policy: grow above, shrink to a part once the load was low for so long."""
+
+    scale_up_ratio: float
+    scale_down_ratio: float
+    after_seconds: float
+    scale_down_factor: float
+
+
+class Policy(Struct, frozen=True):
+    """One scaling policy in force: its kind, and its options as the profile writes them."""
+
+    kind: str
+    options: Mapping[str, str] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Scaling:
     """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions, the safety."""
 
     interval_seconds: float
-    policies: tuple[Literal["resource"], ...]
+    policies: tuple[Policy, ...]
     tolerance_ratio: float
     scale_up: Damping
     scale_down: Damping
@@ -192,6 +255,10 @@ class Scaling:
     memory: Band
     disk: Band
     critical_ratio: float
+    target_ratio: float
+    pool: Pool
+    predictive: Predictive
+    forecast: Forecasting
     safety: Safety
 
 

@@ -1,6 +1,8 @@
-"""The resource policy: usages of replicas in, samples and one proposed replica count out.
+"""What a policy sees and what it says, and the resource policy: usages of replicas in, one proposed count out.
 
-    usages ──▶ Reading per resource (ratios of ready replicas, quality) ──▶ grow | shrink | keep
+    Observation ──▶ Situation (a Reading per resource, counts per state) ──▶ Proposal: grow | shrink | keep
+
+A live tick makes its situation of what was observed, a replay of what it models; from there on both go the same way.
 
 Above a band's upper threshold the count proposed is what carries the load at that threshold, ceil(load / threshold),
 where load is the sum of the ready replicas' ratios (ready times utilisation). Missing replicas count as the Kubernetes HPA
@@ -8,10 +10,11 @@ counts them: as idle when growing, as full when shrinking. CPU alone proposes a 
 stays under its own upper threshold. Disk never asks for replicas: one more adds no space to a full one.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil, isfinite
 
+from cfscale.core.forecast import Outlook
 from cfscale.core.plan import Band, Scaling, Service
 from cfscale.core.samples import Quality, Replica, ReplicaState, Sample, Usage
 
@@ -19,6 +22,7 @@ from cfscale.core.samples import Quality, Replica, ReplicaState, Sample, Usage
 _MOST_RATIO = 1000.0
 _ROUNDING = 1e-9
 _WORST_FIRST = (Quality.STALE, Quality.WARMING, Quality.PARTIAL, Quality.APPROX, Quality.OK)
+_COMPLETE = frozenset((Quality.OK, Quality.APPROX))
 _RUNNING = frozenset((ReplicaState.STARTING, ReplicaState.READY, ReplicaState.UNHEALTHY, ReplicaState.PAUSED))
 
 
@@ -31,6 +35,22 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in one queue; ``waiting`` of None: it could not be asked, for the reason in ``problem``."""
+
+    source: str
+    waiting: float | None
+    taken_at: float = 0.0
+    problem: str = ""
+
+    @property
+    def sample(self) -> Sample:
+        """The backlog as it is published."""
+        known = self.waiting is not None
+        return Sample("backlog", self.waiting or 0.0, self.source, 0.0, Quality.OK if known else Quality.STALE)
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What one tick saw of one service; ``replicas`` and ``usages`` are those of this service alone."""
 
@@ -40,6 +60,7 @@ class Observation:
     replicas: tuple[Replica, ...]
     usages: tuple[Usage, ...]
     pause: Pause = Pause()
+    backlogs: Mapping[str, Backlog] = field(default_factory=dict)
 
     @property
     def current(self) -> int:
@@ -53,14 +74,14 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One resource over the ready replicas.
+    """One resource over the ready replicas: the sum of their ratios, how many reported, of how many that should have.
 
-    ``ratios`` are the fresh and sane ones, of ``expected`` that should have reported; ``last`` is the mean of what was
-    known before it went stale, for display alone.
+    Only fresh and sane ratios count; ``last`` is the mean of what was known before it went stale, for display alone.
     """
 
     resource: str
-    ratios: tuple[float, ...]
+    load: float
+    reporting: int
     expected: int
     quality: Quality
     source: str
@@ -68,116 +89,145 @@ class Reading:
     last: float | None = None
 
     @property
-    def load(self) -> float:
-        """The work at hand in units of one whole replica; replicas that did not report count as idle."""
-        return sum(self.ratios)
-
-    @property
     def load_at_most(self) -> float:
         """The work at hand if every replica that did not report were full."""
-        return self.load + self.expected - len(self.ratios)
+        return self.load + self.expected - self.reporting
 
     @property
     def mean(self) -> float:
         """Mean utilisation of the replicas that reported; zero where none did."""
-        return self.load / len(self.ratios) if self.ratios else 0.0
+        return self.load / self.reporting if self.reporting else 0.0
 
     def trusted(self, min_reporting_ratio: float) -> bool:
         """Whether a shrink may rest on it: enough replicas report, and only complete values."""
-        enough = bool(self.ratios) and len(self.ratios) >= min_reporting_ratio * self.expected
-        return enough and self.quality in (Quality.OK, Quality.APPROX)
+        enough = self.reporting > 0 and self.reporting >= min_reporting_ratio * self.expected
+        return enough and self.quality in _COMPLETE
 
     @property
     def samples(self) -> tuple[Sample, ...]:
         """The reading as it is published: one sample, or none where nothing was ever known."""
-        value = self.mean if self.ratios else self.last
+        value = self.mean if self.reporting else self.last
         if value is None:
             return ()
-        complete = len(self.ratios) >= self.expected or self.quality is not Quality.OK
+        complete = self.reporting >= self.expected or self.quality is not Quality.OK
         quality = self.quality if complete else Quality.PARTIAL
         return (Sample(self.resource, value, self.source, self.age_seconds, quality),)
 
 
 @dataclass(frozen=True, slots=True)
+class Situation:
+    """One service in one tick, as policies see it. ``low_since``: since when its load is low without a break.
+
+    ``outlook`` is the forecast where a policy asks for one; ``backlogs`` what waits in queues, by their names.
+    """
+
+    time: float
+    current: int
+    ready: int
+    starting: int
+    cpu: Reading
+    memory: Reading
+    disk: Reading
+    min_replicas: int = 1
+    paused: int = 0
+    oom_kills: int = 0
+    low_since: float | None = None
+    outlook: Outlook | None = None
+    backlogs: Mapping[str, Backlog] = field(default_factory=dict)
+
+    @property
+    def samples(self) -> tuple[Sample, ...]:
+        """What was measured, as it is published."""
+        waiting = tuple(backlog.sample for backlog in self.backlogs.values())
+        return (*self.cpu.samples, *self.memory.samples, *self.disk.samples, *waiting)
+
+    def critical(self, scaling: Scaling) -> bool:
+        """Whether somebody should look at once: a resource all but exhausted, a replica killed for lack of memory."""
+        limit = scaling.critical_ratio
+        return self.oom_kills > 0 or self.cpu.mean > limit or self.memory.mean > limit or self.disk.mean > limit
+
+
+@dataclass(frozen=True, slots=True)
 class Proposal:
-    """The count the policy asks for, before any damping, and why. ``shrinkable``: nothing forbids fewer replicas."""
+    """The count a policy asks for, before any damping, and why. ``shrinkable``: nothing forbids fewer replicas.
+
+    ``tolerated`` says that the policy has applied a tolerance of its own, ``unbounded`` that a step up may be of any size.
+    """
 
     replicas: int
     reason: str
-    samples: tuple[Sample, ...]
-    shrinkable: bool
-    critical: bool
+    shrinkable: bool = True
+    tolerated: bool = False
+    unbounded: bool = False
 
 
-def propose(observation: Observation, scaling: Scaling) -> Proposal:
-    """What the resources of one service ask for; the largest wish wins, and doubt keeps what is there."""
-    cpu, memory, disk = (_reading(resource, observation, scaling) for resource in _RATIOS)
-    blocked = _blocked(observation, scaling, cpu, memory)
-    replicas, reason = _grown(observation, scaling, cpu, memory) or (
-        (observation.current, blocked) if blocked else _settled(observation, scaling, cpu, memory)
+def resource(situation: Situation, scaling: Scaling) -> Proposal:
+    """What the founding thresholds ask for; the largest wish of a resource wins, and doubt keeps what is there."""
+    blocked = doubt(situation, scaling)
+    replicas, reason = _grown(situation, scaling) or (
+        (situation.current, blocked) if blocked else _settled(situation, scaling)
     )
-    return Proposal(
-        replicas=replicas,
-        reason=reason + _alert(disk, scaling.disk),
-        samples=(*cpu.samples, *memory.samples, *disk.samples),
-        shrinkable=not blocked,
-        critical=_oom_kills(observation) > 0 or any(r.mean > scaling.critical_ratio for r in (cpu, memory, disk)),
-    )
+    return Proposal(replicas, reason, shrinkable=not blocked)
 
 
-def _grown(observation: Observation, scaling: Scaling, cpu: Reading, memory: Reading) -> tuple[int, str] | None:
+def _grown(situation: Situation, scaling: Scaling) -> tuple[int, str] | None:
     """The larger count that a resource above its band asks for; what is there where replicas on their way will do."""
     needs = [
-        (_replicas_for(reading.load, band), f"{reading.resource} {percent(reading.mean)} is above {percent(limit)}")
-        for reading, band in ((cpu, scaling.cpu), (memory, scaling.memory))
+        (
+            needed_for(reading.load, band.scale_up_ratio),
+            f"{reading.resource} {percent(reading.mean)} is above {percent(limit)}",
+        )
+        for reading, band in ((situation.cpu, scaling.cpu), (situation.memory, scaling.memory))
         if reading.mean > (limit := band.scale_up_ratio)
     ]
     if not needs:
         return None
     needed, reason = max(needs)
-    if needed > observation.current:
+    if needed > situation.current:
         return needed, f"{reason}: {needed} needed"
-    return observation.current, f"{reason}: {_awaited(observation)}"
+    return situation.current, f"{reason}: {_awaited(situation)}"
 
 
-def _awaited(observation: Observation) -> str:
-    starting = observation.count(ReplicaState.STARTING)
-    if starting:
-        return f"{starting} still starting will help to carry it"
-    return f"{observation.current} suffice once all of them are ready and report"
+def _awaited(situation: Situation) -> str:
+    if situation.starting:
+        return f"{situation.starting} still starting will help to carry it"
+    return f"{situation.current} suffice once all of them are ready and report"
 
 
-def _settled(observation: Observation, scaling: Scaling, cpu: Reading, memory: Reading) -> tuple[int, str]:
+def _settled(situation: Situation, scaling: Scaling) -> tuple[int, str]:
     """Fewer replicas where CPU is below its band, as far as memory allows; else as many as there are."""
-    limit = scaling.cpu.scale_down_ratio
+    cpu, memory, limit = situation.cpu, situation.memory, scaling.cpu.scale_down_ratio
     if cpu.mean >= limit:
-        return observation.current, f"cpu {percent(cpu.mean)}, memory {percent(memory.mean)}: within the bands"
+        return situation.current, f"cpu {percent(cpu.mean)}, memory {percent(memory.mean)}: within the bands"
     below = f"cpu {percent(cpu.mean)} is below {percent(limit)}"
     if cpu.load_at_most >= limit * cpu.expected:
-        return observation.current, f"{below}, but not if those that do not report are busy"
-    by_cpu, by_memory = _replicas_for(cpu.load_at_most, scaling.cpu), _replicas_for(memory.load_at_most, scaling.memory)
-    wanted = min(observation.current, max(by_cpu, by_memory))
+        return situation.current, f"{below}, but not if those that do not report are busy"
+    by_cpu = needed_for(cpu.load_at_most, scaling.cpu.scale_up_ratio)
+    by_memory = needed_for(memory.load_at_most, scaling.memory.scale_up_ratio)
+    wanted = min(situation.current, max(by_cpu, by_memory))
     if by_memory > by_cpu:
         return wanted, f"{below}, but memory {percent(memory.mean)} needs {wanted}"
     return wanted, f"{below}: {wanted} needed"
 
 
-def _blocked(observation: Observation, scaling: Scaling, cpu: Reading, memory: Reading) -> str:
+def doubt(situation: Situation, scaling: Scaling) -> str:
     """Why fewer replicas are out of the question in this tick; empty where they are not."""
-    if not cpu.ratios and not memory.ratios:
+    cpu, memory = situation.cpu, situation.memory
+    if not cpu.reporting and not memory.reporting:
         return "no usable metrics: nothing is changed"
-    if paused := observation.count(ReplicaState.PAUSED):
-        return f"{paused} paused: no shrinking"
-    if kills := _oom_kills(observation):
-        return f"{kills} killed for lack of memory: no shrinking"
+    if situation.paused:
+        return f"{situation.paused} paused: no shrinking"
+    if situation.oom_kills:
+        return f"{situation.oom_kills} killed for lack of memory: no shrinking"
     for reading in (cpu, memory):
         if not reading.trusted(scaling.safety.min_reporting_ratio):
-            doubt = "" if reading.quality in (Quality.OK, Quality.APPROX) else f" ({reading.quality})"
-            return f"{len(reading.ratios)} of {reading.expected} report {reading.resource}{doubt}: no shrinking"
+            quality = "" if reading.quality in _COMPLETE else f" ({reading.quality})"
+            return f"{reading.reporting} of {reading.expected} report {reading.resource}{quality}: no shrinking"
     return ""
 
 
-def _alert(disk: Reading, band: Band) -> str:
+def alert(disk: Reading, band: Band) -> str:
+    """What to say of a disk that fills; empty where it does not."""
     if disk.mean <= band.scale_up_ratio:
         return ""
     full = f"disk {percent(disk.mean)} is above {percent(band.scale_up_ratio)}"
@@ -189,36 +239,77 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.1f}".removesuffix(".0") + "%"
 
 
-def _oom_kills(observation: Observation) -> int:
-    return sum(usage.oom_kills for usage in observation.usages)
+def needed_for(load: float, filled_ratio: float) -> int:
+    """How many replicas carry this load filled so far; at least one."""
+    return max(1, ceil(load / filled_ratio - _ROUNDING))
 
 
-def _replicas_for(load: float, band: Band) -> int:
-    """How many replicas carry this load at the upper threshold; at least one."""
-    return max(1, ceil(load / band.scale_up_ratio - _ROUNDING))
-
-
-def _reading(resource: str, observation: Observation, scaling: Scaling) -> Reading:
-    ready = {replica.id for replica in observation.replicas if replica.state is ReplicaState.READY}
+def situation_of(observation: Observation, scaling: Scaling) -> Situation:
+    """The situation that one tick observed."""
+    counts = dict.fromkeys(ReplicaState, 0)
+    ready = set()
+    for replica in observation.replicas:
+        counts[replica.state] += 1
+        if replica.state is ReplicaState.READY:
+            ready.add(replica.id)
+    expected = len(ready) + counts[ReplicaState.UNHEALTHY]
     usages = [usage for usage in observation.usages if usage.replica in ready]
-    ratios = [(usage, _RATIOS[resource](usage, observation.service)) for usage in usages]
-    known = [(usage, ratio) for usage, ratio in ratios if ratio is not None]
-    fresh = [(usage, ratio) for usage, ratio in known if _fresh(usage, observation.time, scaling)]
-    shown = [usage for usage, _ in fresh or known]
-    return Reading(
-        resource=resource,
-        ratios=tuple(ratio for _, ratio in fresh),
-        expected=len(ready) + observation.count(ReplicaState.UNHEALTHY),
-        quality=_quality([usage.quality for usage in shown or usages], stale=bool(known) and not fresh),
-        source="+".join(sorted({usage.source for usage in shown})),
-        age_seconds=max((max(0.0, observation.time - usage.taken_at) for usage in shown), default=0.0),
-        last=sum(ratio for _, ratio in known) / len(known) if known else None,
+    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
+    fresh = [_fresh(usage, observation.time, longest) for usage in usages]
+    cpu, memory, disk = (
+        _reading(resource, ratio_of, observation, (usages, fresh), expected) for resource, ratio_of in _RATIOS.items()
+    )
+    return Situation(
+        time=observation.time,
+        current=sum(counts[state] for state in _RUNNING),
+        ready=len(ready),
+        starting=counts[ReplicaState.STARTING],
+        cpu=cpu,
+        memory=memory,
+        disk=disk,
+        min_replicas=observation.service.min_replicas,
+        paused=counts[ReplicaState.PAUSED],
+        oom_kills=sum(usage.oom_kills for usage in observation.usages),
+        backlogs=observation.backlogs,
     )
 
 
-def _fresh(usage: Usage, time: float, scaling: Scaling) -> bool:
+def _reading(
+    resource: str,
+    ratio_of: Callable[[Usage, Service], float | None],
+    observation: Observation,
+    measured: tuple[Sequence[Usage], Sequence[bool]],
+    expected: int,
+) -> Reading:
+    load = known_load = 0.0
+    reporting = known = 0
+    shown: list[Usage] = []
+    stale: list[Usage] = []
+    for usage, fresh in zip(*measured, strict=True):
+        ratio = ratio_of(usage, observation.service)
+        if ratio is None:
+            continue
+        known, known_load = known + 1, known_load + ratio
+        if fresh:
+            reporting, load = reporting + 1, load + ratio
+            shown.append(usage)
+        else:
+            stale.append(usage)
+    seen = shown or stale
+    return Reading(
+        resource=resource,
+        load=load,
+        reporting=reporting,
+        expected=expected,
+        quality=_quality(seen or measured[0], stale=bool(stale) and not shown),
+        source="+".join(sorted({usage.source for usage in seen})),
+        age_seconds=max((max(0.0, observation.time - usage.taken_at) for usage in seen), default=0.0),
+        last=known_load / known if known else None,
+    )
+
+
+def _fresh(usage: Usage, time: float, longest: float) -> bool:
     """Whether a usage may count: a clock that jumped, a suspended host or a hung source makes it stale."""
-    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
     return (
         usage.quality is not Quality.STALE
         and abs(time - usage.taken_at) <= longest
@@ -226,9 +317,10 @@ def _fresh(usage: Usage, time: float, scaling: Scaling) -> bool:
     )
 
 
-def _quality(qualities: list[Quality], *, stale: bool) -> Quality:
+def _quality(usages: Sequence[Usage], *, stale: bool) -> Quality:
     if stale:
         return Quality.STALE
+    qualities = {usage.quality for usage in usages}
     return next((quality for quality in _WORST_FIRST if quality in qualities), Quality.PARTIAL)
 
 

@@ -7,7 +7,7 @@ are those of the catalogue.
 from msgspec import Struct
 
 
-class Predictive(Struct, frozen=True):
+class Law(Struct, frozen=True):
     """The law of predictive scaling.
 
     Grow above ``scale_up_ratio``; shrink by ``scale_down_factor`` once the load was below ``scale_down_ratio`` for
@@ -23,7 +23,7 @@ class Predictive(Struct, frozen=True):
 class Promises(Struct, frozen=True):
     """The tier's words; None where it says nothing."""
 
-    predictive: Predictive
+    predictive: Law
     auto_scaling: str | None = None
     alerting: str | None = None
     dashboards: str | None = None

@@ -9,7 +9,7 @@ from math import ceil
 
 from cfscale.core.ledger import entry
 from cfscale.core.plan import LedgerEntry
-from cfscale.core.tier import Catalogue, Leaf, Rules, Tier, fraction
+from cfscale.core.tier import Catalogue, Leaf, Rules, Tier
 from cfscale.core.units import GIB
 from cfscale.core.workload import Workload
 
@@ -36,10 +36,7 @@ def working_memory(rules: Rules, workload: Workload, agent_class: str) -> Fracti
 def cpu_curve(catalogue: Catalogue) -> list[tuple[int, int]]:
     """(agents, millicores): the intercept and the top of every tier; between them demand is linear."""
     start = (0, catalogue.rules.leaf("sizing.cpu_intercept").millicores)
-    return [
-        start,
-        *((tier.top("agents"), int(fraction(tier.resources["cpu"].max or 0) * 1000)) for tier in catalogue.tiers),
-    ]
+    return [start, *((tier.top("agents"), tier.top_millicores) for tier in catalogue.tiers)]
 
 
 def cpu_at(catalogue: Catalogue, agents: Fraction) -> Fraction:

@@ -33,8 +33,9 @@ class Quality(StrEnum):
 class Replica:
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
-    ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``vouched``: the
-    engine asks for its health all the time and replaces what fails, so that its word counts where nobody else reaches it.
+    ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
+    is when its last life was ended for lack of memory, as nearly as the engine tells. ``vouched``: the engine asks for
+    its health all the time and replaces what fails, so that its word counts where nobody else reaches it.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Replica:
     restarts: int = 0
     reason: str = ""
     vouched: bool = False
+    oom_killed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,21 @@ counts. Machines need not grow with them (first-fit decreasing promises no order
 each replica count is packed in turn, and only the place where a count is reached is searched for.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from msgspec.structs import replace as changed
 
 from cfscale.core.nodes import Shape, choose_nodes, memory_of, shapes_of
 from cfscale.core.plan import Amounts, DeploymentPlan, Service
-from cfscale.core.sizing import size
+from cfscale.core.sizing import recount, size
 from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile, Workload
 from cfscale.errors import InputError, RefusedError
 
 DRIVERS = ("users", "agents", "tasks")
+T = TypeVar("T")
 View = Callable[[DeploymentPlan], Hashable]
 Guess = Callable[[DeploymentPlan, int], int]
 
@@ -88,6 +90,8 @@ class Line:
     guess: Guess = lambda _plan, _replicas: 0
     seen: dict[int, DeploymentPlan | None] = field(default_factory=dict)
     packed: dict[Hashable, DeploymentPlan] = field(default_factory=dict)
+    counted: dict[Hashable, tuple[int, ...] | None] = field(default_factory=dict)
+    edges: dict[tuple[int, int], int | None] = field(default_factory=dict)
 
     def at(self, index: int) -> DeploymentPlan | None:
         """The plan at an index; None where nothing can be planned."""
@@ -96,37 +100,68 @@ class Line:
         return self.seen[index]
 
     def next_change(self, view: View, last: int, guess: int = 0) -> int | None:
-        """The least index in (0, last] at which a view that only grows along the line differs, or there is no plan."""
-        here = self._viewed(view, 0)
-        return first(lambda index: self._viewed(view, index) != here, 0, last, guess)
+        """The least index in (0, last] at which a view of the place differs from the first, or there is no plan.
 
-    def _viewed(self, view: View, index: int) -> Hashable:
-        plan = self.at(index)
-        return None if plan is None else view(plan)
+        The view must follow from tier and cells and only grow along the line. None too where there is no plan at 0.
+        """
+        base = self.at(0)
+        if base is None:
+            return None
 
-    def next_step(self, view: View, start: int, last: int, edge: int | None = None) -> int | None:
+        def changed(index: int) -> bool:
+            if self._counts(index, base) is not None:  # the same tier and cells
+                return False
+            plan = self.at(index)
+            return plan is None or view(plan) != view(base)
+
+        return first(changed, 0, last, guess)
+
+    def next_step(self, view: View, start: int, last: int) -> int | None:
         """The least index in (start, last] at which the view of the plan differs from the one at start.
 
         The view must follow from tier, cells, service counts, totals and nodes. No plan differs from every plan.
-        ``edge`` is an index with another tier or number of cells, where one is known: it shortens the search.
         """
-        base, here, high = self.at(start), start, last if edge is None else edge
+        base, here = self.at(start), start
         while base is not None and (plan := self.at(here)) is not None:
-            turn = self._turn(view, view(base), plan)
-            found = first(self._left(plan, turn), here, high, self.guess(plan, turn))
+            edge = self._edge(plan, here, last)
+            found = self._turn_before(edge, view, view(base), (plan, here, last))
+            if found is None:
+                found = edge
             if found is None:
                 return None
             after = self.at(found)
             if after is None or view(after) != view(base):
                 return found
-            here, high = found, last
+            here = found
         return None
 
-    def _turn(self, view: View, wanted: Hashable, plan: DeploymentPlan) -> int:
-        """The next replica count of the agents at which the view changes though all else stays; one past the bound if none."""
-        agents = plan.service("agents")
-        beyond = max(agents.replicas, agents.max_replicas) + 1 if self.rising else 0
-        counts = range(agents.replicas + 1, beyond) if self.rising else range(agents.replicas - 1, 0, -1)
+    def _edge(self, plan: DeploymentPlan, here: int, last: int) -> int | None:
+        """The least index in (here, last] at which anything beside the agents has changed; None where nothing does."""
+        if (here, last) not in self.edges:
+            others = _others(plan)
+            self.edges[here, last] = first(lambda index: self._beside(index, plan) != others, here, last)
+        return self.edges[here, last]
+
+    def _turn_before(
+        self, edge: int | None, view: View, wanted: Hashable, at: tuple[DeploymentPlan, int, int]
+    ) -> int | None:
+        """The least index before the edge at which the agents come to, or pass, a count that changes the view."""
+        plan, here, last = at
+        end = last if edge is None else edge - 1
+        turn = self._turn(view, wanted, plan, self._agents(end, plan))
+        if turn is None:
+            return None
+
+        def reached(index: int) -> bool:
+            count = self._agents(index, plan)
+            return count >= turn if self.rising else count <= turn
+
+        return first(reached, here, end, self.guess(plan, turn))
+
+    def _turn(self, view: View, wanted: Hashable, plan: DeploymentPlan, reach: int) -> int | None:
+        """The first replica count of the agents on the way to one that is reached, at which the view changes."""
+        now = plan.service("agents").replicas
+        counts = range(now + 1, reach + 1) if self.rising else range(now - 1, reach - 1, -1)
         others, shapes, spare = _others(plan), shapes_of(self.catalogue.rules), spare_of(plan, self.catalogue)
 
         def packed(count: int) -> DeploymentPlan:
@@ -134,34 +169,49 @@ class Line:
                 self.packed[others, count] = _with_agents(plan, count, shapes, spare)
             return self.packed[others, count]
 
-        return next((count for count in counts if view(packed(count)) != wanted), beyond)
+        return next((count for count in counts if view(packed(count)) != wanted), None)
 
-    def _left(self, plan: DeploymentPlan, turn: int) -> Callable[[int], bool]:
-        """Whether at an index the agents have reached the turn, or anything beside them has changed."""
-        others = _others(plan)
+    def _beside(self, index: int, plan: DeploymentPlan) -> Hashable:
+        """What ``_others`` says of the plan at an index; None in another place, or where nothing can be planned."""
+        counts = self._counts(index, plan)
+        names = [service.name for service in plan.services]
+        return None if counts is None else (place(plan), _beside_agents(zip(names, counts, strict=True)))
 
-        def left(index: int) -> bool:
-            there = self.at(index)
-            if there is None or _others(there) != others:
-                return True
-            count = there.service("agents").replicas
-            return count >= turn if self.rising else count <= turn
+    def _agents(self, index: int, plan: DeploymentPlan) -> int:
+        """The agents at an index in the place of the plan."""
+        counts = self._counts(index, plan)
+        if counts is None:
+            raise ValueError(f"index {index} is not in the place of the plan")
+        return counts[[service.name for service in plan.services].index("agents")]
 
-        return left
+    def _counts(self, index: int, plan: DeploymentPlan) -> tuple[int, ...] | None:
+        """The replicas of each service of a plan at an index; None in another place, or where nothing can be planned."""
+        key = place(plan), index
+        if key not in self.counted:
+            profile = self.profile_at(index)
+            self.counted[key] = None if profile is None else _attempted(lambda: recount(profile, self.catalogue, plan))
+        return self.counted[key]
 
 
 def planned(profile: Profile | None, catalogue: Catalogue) -> DeploymentPlan | None:
     """The plan of a profile, without its ledger; None where there is none of it."""
-    if profile is None:
-        return None
+    return None if profile is None else _attempted(lambda: size(profile, catalogue, explained=False))
+
+
+def _attempted(work: Callable[[], T | None]) -> T | None:
+    """What can be planned; None where a tier that was asked for is too small, or a bound of the profile is passed."""
     try:
-        return size(profile, catalogue, explained=False)
-    except (InputError, RefusedError):  # a tier that was asked for is too small, or a bound of the profile is passed
+        return work()
+    except (InputError, RefusedError):
         return None
 
 
 def _others(plan: DeploymentPlan) -> Hashable:
-    return place(plan), tuple(service.replicas for service in plan.services if service.name != "agents")
+    return place(plan), _beside_agents((service.name, service.replicas) for service in plan.services)
+
+
+def _beside_agents(counts: Iterable[tuple[str, int]]) -> tuple[int, ...]:
+    return tuple(count for name, count in counts if name != "agents")
 
 
 def _with_agents(plan: DeploymentPlan, count: int, shapes: tuple[Shape, ...], spare: int) -> DeploymentPlan:

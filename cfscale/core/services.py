@@ -1,19 +1,18 @@
 """The services of one cell: what each is, how large one replica is, and how many may run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import ceil
 
 from msgspec.structs import replace
 
-from cfscale.core.drivers import Cell, Count, Shape, count_of
+from cfscale.core.drivers import Cell, Count, Shape, count_of, follows_load
 from cfscale.core.ledger import entry
 from cfscale.core.nodes import memory_of
-from cfscale.core.overrides import health_of, path_of, published, resources_of
+from cfscale.core.overrides import drain_of, health_of, path_of, published, resources_of
 from cfscale.core.plan import LedgerEntry, Service
 from cfscale.core.roster import require_known, roster
 from cfscale.core.tier import AGENTS, ServiceKind, pool_kind
-from cfscale.core.units import format_size
 from cfscale.core.workload import (
     HealthOverride,
     ImageOverride,
@@ -42,16 +41,36 @@ def cell_services(cell: Cell) -> tuple[tuple[Service, ...], tuple[LedgerEntry, .
     require_known(cell.profile)
     names = roster(cell.profile, cell.tier, cell.settings)
     built = {name: _service(cell, name, names) for name in names if name != AGENTS}
-    built[AGENTS] = _service(_left_by(cell, [service for service, _ in built.values()]), AGENTS, names)
+    others = [(service.replicas, service) for service, _ in built.values()]
+    built[AGENTS] = _service(_left_by(cell, others), AGENTS, names)
     ordered = [built[name] for name in names]
     return tuple(service for service, _ in ordered), tuple(entry for _, entries in ordered for entry in entries)
 
 
-def _left_by(cell: Cell, others: Iterable[Service]) -> Cell:
-    """The cell with what these services hold of its demand."""
-    cpu = sum(service.replicas * service.cpu_request_millicores for service in others)
-    memory = sum(service.replicas * memory_of(service) for service in others)
-    return replace(cell, cpu_others=cpu, memory_others=memory)
+def counts_of(cell: Cell, services: Sequence[Service]) -> tuple[int, ...]:
+    """The replicas of services, sized and bounded as they are, under the load of this cell; raises as ``cell_services``."""
+    counts = {service.name: _recounted(cell, service) for service in services if service.name != AGENTS}
+    left = _left_by(cell, [(counts[service.name], service) for service in services if service.name != AGENTS])
+    return tuple(_recounted(left, service) if service.name == AGENTS else counts[service.name] for service in services)
+
+
+def _recounted(cell: Cell, service: Service) -> int:
+    if not follows_load(service.name):
+        return service.replicas
+    cpu, memory = service.cpu_request_millicores, service.memory_request_bytes
+    shape = Shape(cpu, service.cpu_limit_millicores, memory, memory_of(service))
+    count = count_of(service.name, cell, shape).replicas
+    given = cell.profile.scaling.services.get(service.name, ScalingBounds())
+    least, most = (1, service.max_replicas) if pool_kind(service.name) == AGENTS else (count, count)
+    least = least if given.min is None else given.min
+    _require_bounds(service.name, count, least, max(most, least) if given.max is None else given.max)
+    return max(count, least)
+
+
+def _left_by(cell: Cell, others: Iterable[tuple[int, Service]]) -> Cell:
+    """The cell with what so many replicas of these services hold of its demand."""
+    held = [(count * service.cpu_request_millicores, count * memory_of(service)) for count, service in others]
+    return replace(cell, cpu_others=sum(cpu for cpu, _ in held), memory_others=sum(memory for _, memory in held))
 
 
 def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tuple[LedgerEntry, ...]]:
@@ -59,6 +78,7 @@ def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tu
     kind, shape = cell.catalogue.kind(name), _shape(cell, name, override)
     count = count_of(name, cell, shape)
     replicas, least, most = _bounds(cell, name, count, shape)
+    grace = duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace")
     service = Service(
         name=name,
         image=override.image or _image(cell, name),
@@ -81,8 +101,9 @@ def _service(cell: Cell, name: str, names: tuple[str, ...]) -> tuple[Service, tu
         sticky_header=override.sticky_header or kind.sticky_header,
         one_writer=kind.one_writer and override.image is None,
         members=kind.members,
-        stop_grace_seconds=duration(override.stop_grace, kind.stop_grace.seconds, f"services.{name}.stop_grace"),
+        stop_grace_seconds=grace,
         build=kind.build and override.image is None,
+        drain=drain_of(cell.catalogue.rules, name, override.drain, grace),
     )
     return service, (*count.drivers, *_entries(cell, service, count))
 
@@ -135,9 +156,15 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
         least, most = _agents_range(cell, name, shape)
     least = least if given.min is None else given.min
     most = max(most, least) if given.max is None else given.max
-    if count.replicas > MOST_REPLICAS:
+    _require_bounds(name, count.replicas, least, most)
+    return max(count.replicas, least), least, most
+
+
+def _require_bounds(name: str, count: int, least: int, most: int) -> None:
+    """Raise where a count is beyond all bounds, or the bounds of the profile do not hold it."""
+    if count > MOST_REPLICAS:
         raise RefusedError(
-            f"{name} would take {count.replicas} replicas of {format_size(shape.memory_limit)}, more than {MOST_REPLICAS}: give services.{name}.resources more"
+            f"{name} would take {count} replicas, more than {MOST_REPLICAS}: give services.{name}.resources more"
         )
     if least > most:
         raise InputError(f"scaling.services.{name}: min {least} is above max {most}: swap or change them")
@@ -145,11 +172,10 @@ def _bounds(cell: Cell, name: str, count: Count, shape: Shape) -> tuple[int, int
         raise InputError(
             f"scaling.services.{name}: its count cannot move while it runs: give min and max the same value"
         )
-    if count.replicas > most:
+    if count > most:
         raise InputError(
-            f"scaling.services.{name}.max is {most} but the workload needs {count.replicas}: raise it or plan for less"
+            f"scaling.services.{name}.max is {most} but the workload needs {count}: raise it or plan for less"
         )
-    return max(count.replicas, least), least, most
 
 
 def _agents_range(cell: Cell, name: str, shape: Shape) -> tuple[int, int]:

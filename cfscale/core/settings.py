@@ -1,7 +1,23 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.plan import Band, Damping, Database, Gates, Limits, Memory, Monitoring, Safety, Scaling, Settings
-from cfscale.core.promises import Predictive, Promises
+from cfscale.core.laws import share_of
+from cfscale.core.plan import (
+    Band,
+    Damping,
+    Database,
+    Forecasting,
+    Gates,
+    Limits,
+    Memory,
+    Monitoring,
+    Pool,
+    Predictive,
+    Safety,
+    Scaling,
+    Settings,
+)
+from cfscale.core.policies import policies_of
+from cfscale.core.promises import Law, Promises
 from cfscale.core.tier import Leaf, Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
 from cfscale.errors import InputError
@@ -53,7 +69,7 @@ def promises_of(tier: Tier, rules: Rules) -> Promises:
     law, database, security = "scaling.predictive", tier.database, tier.security
     every, kept = database.get("backup_frequency"), database.get("retention")
     return Promises(
-        predictive=Predictive(
+        predictive=Law(
             scale_up_ratio=rules.leaf(f"{law}.scale_up").ratio,
             scale_down_ratio=rules.leaf(f"{law}.scale_down").ratio,
             after_seconds=rules.leaf(f"{law}.after").seconds,
@@ -90,15 +106,11 @@ def _limits(rules: Rules) -> Limits:
 def scaling_of(profile: Profile, rules: Rules) -> Scaling:
     """What ``scale`` obeys; raises InputError for a duration or a band that is none."""
     given = profile.scaling
-    policies = [PolicyProfile(kind="resource")] if given.policies is None else given.policies
-    if len(policies) != 1:
-        raise InputError(
-            f"scaling.policies has {len(policies)} entries: give one, or leave the key out for the default"
-        )
-    policy = policies[0]
+    policies = policies_of(given.policies)
+    policy = next((item for item in given.policies or () if item.kind == "resource"), PolicyProfile(kind="resource"))
     return Scaling(
         interval_seconds=duration(given.interval, rules.leaf("scaling.damping.interval").seconds, "scaling.interval"),
-        policies=tuple(policy.kind for policy in policies),
+        policies=policies,
         tolerance_ratio=rules.leaf("scaling.damping.tolerance").ratio if given.tolerance is None else given.tolerance,
         scale_up=_damping(given.scale_up, rules, "scale_up"),
         scale_down=_damping(given.scale_down, rules, "scale_down"),
@@ -106,7 +118,46 @@ def scaling_of(profile: Profile, rules: Rules) -> Scaling:
         memory=_band(policy.memory, rules, "memory"),
         disk=_band(None, rules, "disk"),
         critical_ratio=rules.leaf("scaling.resource.critical").ratio,
+        target_ratio=rules.leaf("scaling.target.usage").ratio,
+        pool=Pool(
+            rules.leaf("scaling.pool.scale_up").ratio,
+            rules.leaf("scaling.pool.scale_down").ratio,
+            int(rules.leaf("scaling.pool.idle_divisor").exact),
+        ),
+        predictive=Predictive(
+            rules.leaf("scaling.predictive.scale_up").ratio,
+            rules.leaf("scaling.predictive.scale_down").ratio,
+            rules.leaf("scaling.predictive.after").seconds,
+            rules.leaf("scaling.predictive.scale_down_factor").ratio,
+        ),
+        forecast=_forecast(rules, given.goal),
         safety=_safety(rules),
+    )
+
+
+def _forecast(rules: Rules, goal: str | None) -> Forecasting:
+    def ratio(name: str) -> float:
+        return rules.leaf(f"scaling.forecast.{name}").ratio
+
+    def seconds(name: str) -> int:
+        return rules.leaf(f"scaling.forecast.{name}").seconds
+
+    return Forecasting(
+        goal_ratio=ratio("goal") if goal is None else share_of(goal, "scaling.goal"),
+        startup_seconds=seconds("startup"),
+        least_history_seconds=seconds("least_history"),
+        memory_seconds=seconds("memory"),
+        recent_seconds=seconds("recent"),
+        weight_power=float(rules.leaf("scaling.forecast.weight_power").exact),
+        floor_ratio=ratio("floor"),
+        cap_ratio=ratio("cap"),
+        worth_ratio=ratio("worth"),
+        least_factor=ratio("least"),
+        most_factor=ratio("most"),
+        steering=ratio("steering"),
+        hidden_ratio=ratio("hidden"),
+        hidden_most_ratio=ratio("hidden_most"),
+        worse_ratio=ratio("worse"),
     )
 
 

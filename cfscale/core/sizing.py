@@ -19,7 +19,7 @@ from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, Ledg
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.roster import left_out
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
-from cfscale.core.services import cell_services
+from cfscale.core.services import cell_services, counts_of
 from cfscale.core.settings import database_of, promises_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
@@ -53,16 +53,9 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
     admission = _admit(profile, catalogue, grown)
     tier, cells = choose_tier(catalogue, admission.workload, profile.tier)
     settings = settings_of(tier, catalogue.rules, stand_alone=profile.environment in _STAND_ALONE)
-    demand, demand_ledger = _demand(profile, catalogue, _Placed(tier, cells, admission.workload))
-    cell = Cell(
-        profile,
-        catalogue,
-        tier,
-        _share(admission.workload, cells),
-        settings,
-        cpu_demand=-(-demand.cpu_millicores // cells),
-        memory_demand=-(-demand.memory_bytes // cells),
-    )
+    placed = _Placed(tier, cells, admission.workload)
+    demand, demand_ledger = _demand(profile, catalogue, placed)
+    cell = _cell((profile, catalogue), placed, settings, demand)
     services, service_ledger = cell_services(cell)
     settings = _with_database(settings, catalogue, services)
     totals, packing = _totals(services, cells), _packing(cell, services)
@@ -109,6 +102,35 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
         *stated_entries(catalogue, profile, plan),
     )
     return replace(plan, ledger=ledger, conflicts=conflicts_of(catalogue, tier, plan))
+
+
+def recount(profile: Profile, catalogue: Catalogue, base: DeploymentPlan) -> tuple[int, ...] | None:
+    """The replicas of each service of ``base`` if it carried the load of this profile; None in another tier or number of cells.
+
+    ``base`` is a plan of the same profile under another load. The counts are those that ``size`` finds, for a fraction of
+    its work. Raises what ``size`` raises.
+    """
+    workload = _admit(profile, catalogue, grown_workload(profile)).workload
+    tier, cells = choose_tier(catalogue, workload, profile.tier)
+    if (tier.name, cells) != (base.tier, base.cells):
+        return None
+    placed = _Placed(tier, cells, workload)
+    demand, _ = _demand(profile, catalogue, placed)
+    return counts_of(_cell((profile, catalogue), placed, base.settings, demand), base.services)
+
+
+def _cell(given: tuple[Profile, Catalogue], placed: _Placed, settings: Settings, demand: Demand) -> Cell:
+    """The fullest of the cells."""
+    profile, catalogue = given
+    return Cell(
+        profile,
+        catalogue,
+        placed.tier,
+        _share(placed.workload, placed.cells),
+        settings,
+        cpu_demand=-(-demand.cpu_millicores // placed.cells),
+        memory_demand=-(-demand.memory_bytes // placed.cells),
+    )
 
 
 def _admit(profile: Profile, catalogue: Catalogue, grown: Workload) -> _Admission:

@@ -108,6 +108,11 @@ class Tier(Struct, frozen=True, forbid_unknown_fields=True):
             return int(self.configuration["max_concurrent_tasks"].exact)
         return int(self.limits[driver].max or 0)
 
+    @property
+    def top_millicores(self) -> int:
+        """The most CPU of its range."""
+        return int(_in_base(self.resources["cpu"].max or 0, "cores", "millicores"))
+
     def holds(self, workload: Workload) -> bool:
         """Whether all three inputs fit; a shared boundary belongs to the smaller tier."""
         return all(getattr(workload, driver) <= self.top(driver) for driver in ("users", "agents", "tasks"))

@@ -61,6 +61,15 @@ class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     fall: Annotated[int, Meta(ge=1, le=100)] | None = None
 
 
+class DrainOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How a replica that is to go may finish its work first, by its own account."""
+
+    limit: str | None = None
+    path: Text | None = None
+    status: Annotated[int, Meta(ge=100, le=599)] | None = None
+    json: dict[Text, Text] | None = None
+
+
 class ResourceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Limits of one replica, where they differ from the tier's shape; requests follow the limits."""
 
@@ -94,6 +103,7 @@ class ServiceOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         dict[Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_]*\Z", description="a variable name")], Text] | None
     ) = None
     stop_grace: str | None = None
+    drain: DrainOverride | None = None
     share: Amount | None = None
 
 
@@ -104,12 +114,31 @@ class BandOverride(Struct, frozen=True, forbid_unknown_fields=True):
     scale_down: Percent
 
 
+class WindowProfile(Struct, frozen=True, forbid_unknown_fields=True, rename={"lasts": "for"}):
+    """A time in which there are at least so many replicas: a cron line begins it."""
+
+    start: str
+    lasts: str
+    min: Replicas
+
+
 class PolicyProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One scaling policy; parameters stand beside its kind."""
 
-    kind: Literal["resource"]
+    kind: Literal["slo", "resource", "target", "pool", "predictive", "schedule", "queue"]
     cpu: BandOverride | None = None
     memory: BandOverride | None = None
+    resource: Literal["cpu", "memory"] | None = None
+    usage: Amount | None = None
+    goal: Amount | None = None
+    law: Literal["proportional", "founding"] | None = None
+    windows: list[WindowProfile] | None = None
+    source: Literal["redis", "prometheus", "http"] | None = None
+    url: Text | None = None
+    key: Text | None = None
+    query: Text | None = None
+    field: Text | None = None
+    per_replica: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
 class DampingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -133,6 +162,7 @@ class ScalingProfile(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     interval: str | None = None
     policies: list[PolicyProfile] | None = None
+    goal: Amount | None = None
     tolerance: Annotated[float, Meta(ge=0, lt=1)] | None = None
     scale_up: DampingProfile | None = None
     scale_down: DampingProfile | None = None

@@ -1,4 +1,4 @@
-"""One decision made real: intent ▸ drain ▸ grow or shrink ▸ verify; the result is for the caller to write down.
+"""One decision made real: look again ▸ intent ▸ drain ▸ grow or shrink ▸ verify; the result is for the caller to write.
 
 Whatever happens, the caller learns how many replicas there are afterwards, and slots taken out of rotation go back.
 """
@@ -10,8 +10,8 @@ from typing import Protocol
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry
 from cfscale.core.policy import Observation
 from cfscale.core.samples import Replica, ReplicaState, Usage
-from cfscale.errors import ActionError, UnavailableError
-from cfscale.runtime.ports import Balancer, Engine
+from cfscale.errors import ActionError, LockedError, UnavailableError
+from cfscale.runtime.ports import Balancer, Engine, Prober
 
 DRAIN_POLL_SECONDS = 0.2
 _VICTIM_ORDER = {ReplicaState.UNHEALTHY: 0, ReplicaState.STARTING: 1, ReplicaState.READY: 2}
@@ -58,6 +58,7 @@ class Hands:
     journal: JournalWriter
     lock: Guard
     balancer: Balancer | None = None
+    prober: Prober | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,36 +66,59 @@ class Outcome:
     """What became of a decision. ``replicas`` is the count afterwards (None: unknown).
 
     ``tried`` is false where nothing was touched: the action was refused, and the decision has become a hold.
+    ``owed`` are addresses whose balancer slots could not be given back: that is to be tried again.
     """
 
     decision: Decision
     replicas: int | None
     tried: bool = True
+    owed: tuple[str, ...] = ()
 
 
 def act(hands: Hands, observation: Observation, decision: Decision, warn: Callable[[str], None]) -> Outcome:
-    """Carry out a decision that changes the count; raises LockedError where the lock is no longer ours."""
+    """Carry out a decision that changes the count; raises LockedError where the lock is no longer ours.
+
+    The lock is looked at again before each thing that is written or changed.
+    """
     hands.lock.check()
     if refusal := _refusal(hands, observation, decision, warn):
         return Outcome(decision.hold(refusal), observation.current, tried=False)
+    owed: list[str] = []
     try:
-        problem = _change(hands, observation, decision)
+        problem = _change(hands, observation, decision, owed)
     except (ActionError, UnavailableError) as error:
         problem = str(error)
-    return _verified(hands, observation, decision, problem)
+    return replace(_verified(hands, observation, decision, problem), owed=tuple(owed))
 
 
 def _refusal(hands: Hands, observation: Observation, decision: Decision, warn: Callable[[str], None]) -> str:
-    """Why not to begin: a shrink needs a balancer that answers and a journal that takes the intent."""
+    """Why not to begin: what was observed must still hold, and a shrink needs a balancer and a journal."""
     shrink = decision.action is Action.SCALE_DOWN
+    if problem := _moved(hands, observation, decision):
+        return problem
     if shrink and (problem := _balancer_problem(hands, observation, decision)):
         return f"no shrinking while the balancer does not answer: {problem}"
     try:
+        hands.lock.check()
         hands.journal.write(entry(Kind.INTENT, decision))
     except ActionError as error:
         if shrink:
             return f"no shrinking without a journal: {error}"
         warn(f"{error}: {observation.service.name} grows all the same")
+    return ""
+
+
+def _moved(hands: Hands, observation: Observation, decision: Decision) -> str:
+    """What somebody else changed since the observation, empty if nothing that matters."""
+    try:
+        now = _seen(hands.engine, observation)
+    except (ActionError, UnavailableError) as error:
+        return f"nothing is changed unseen: {error}"
+    if now.current != decision.current:
+        return f"{now.current} run by now, no longer {decision.current}: nothing is changed"
+    going = {victim.id for victim in victims(observation, decision.desired)}
+    if missing := going - {one.id for one in now.replicas if one.state in _VICTIM_ORDER}:
+        return f"{len(missing)} of the replicas to be stopped are others by now: nothing is changed"
     return ""
 
 
@@ -106,33 +130,65 @@ def _balancer_problem(hands: Hands, observation: Observation, decision: Decision
     return ""
 
 
-def _change(hands: Hands, observation: Observation, decision: Decision) -> str:
-    """Grow or shrink; returns what there is to say, empty if all went well."""
+def _change(hands: Hands, observation: Observation, decision: Decision, owed: list[str]) -> str:
+    """Grow or shrink; returns what there is to say, empty if all went well.
+
+    ``owed`` is left with the addresses whose slots could not be given back.
+    """
+    hands.lock.check()
     if decision.action is Action.SCALE_UP:
         hands.engine.grow(observation.service, decision.desired)
         return ""
     addresses = _addresses(hands, observation, decision)
-    balancer = hands.balancer
-    if balancer is None or not addresses:
+    if hands.balancer is None:  # the engine drains by itself
         hands.engine.shrink(observation.service, decision.desired, victims(observation, decision.desired))
         return ""
-    balancer.drain(addresses)
+    if not addresses:
+        return _stopped(hands, observation, decision)
+    owed += addresses
     try:
-        if _drained(hands, addresses, observation.service.stop_grace_seconds):
-            return "interrupted while draining: undone"
-        hands.engine.shrink(observation.service, decision.desired, victims(observation, decision.desired))
-        return ""
+        hands.balancer.drain(addresses)
+        problem = _stopped(hands, observation, decision)
+    except LockedError:
+        owed.clear()  # whoever holds the lock now takes up our intent, and these slots with it
+        raise
     finally:
-        balancer.ready(addresses)
+        if owed:
+            hands.balancer.ready(addresses)
+            owed.clear()
+    return problem
 
 
-def _drained(hands: Hands, addresses: Sequence[str], grace: float) -> bool:
-    """Wait until nothing is in flight, at most ``grace`` seconds; true where asked to stop meanwhile."""
-    deadline = hands.clock.monotonic() + grace
-    while _sessions(hands, addresses) > 0 and hands.clock.monotonic() < deadline:
+def _stopped(hands: Hands, observation: Observation, decision: Decision) -> str:
+    """Wait until the victims are idle and stop them, unless something came in between."""
+    if _drained(hands, observation, decision):
+        return "interrupted while draining: undone"
+    hands.lock.check()
+    if problem := _moved(hands, observation, decision):
+        return f"{problem}: undone"
+    hands.engine.shrink(observation.service, decision.desired, victims(observation, decision.desired))
+    return ""
+
+
+def _drained(hands: Hands, observation: Observation, decision: Decision) -> bool:
+    """Wait until nothing is in flight and all work is done, within the limit; true where asked to stop meanwhile."""
+    addresses = _addresses(hands, observation, decision)
+    deadline = hands.clock.monotonic() + observation.service.drain_limit_seconds
+    while hands.clock.monotonic() < deadline:
+        if _sessions(hands, addresses) == 0 and not _busy(hands, observation, decision):
+            return False
         if hands.clock.wait(DRAIN_POLL_SECONDS):
             return True
     return False
+
+
+def _busy(hands: Hands, observation: Observation, decision: Decision) -> bool:
+    """Whether a victim still works, by its own account; one that does not answer may."""
+    drain = observation.service.drain
+    if hands.prober is None or drain is None or drain.done is None:
+        return False
+    going = victims(observation, decision.desired)
+    return any(not hands.prober(victim.address, drain.done)[0] for victim in going if victim.address)
 
 
 def _sessions(hands: Hands, addresses: Sequence[str]) -> int:
@@ -184,8 +240,13 @@ def _verified(hands: Hands, observation: Observation, decision: Decision, proble
 
 def running(engine: Engine, observation: Observation) -> int:
     """How many replicas of the observed service run now."""
+    return _seen(engine, observation).current
+
+
+def _seen(engine: Engine, observation: Observation) -> Observation:
+    """The observation with the replicas as they are now."""
     name = observation.service.name
-    return replace(observation, replicas=tuple(r for r in engine.replicas() if r.service == name)).current
+    return replace(observation, replicas=tuple(r for r in engine.replicas() if r.service == name))
 
 
 def _because(decision: Decision, problem: str) -> Decision:

@@ -1,13 +1,15 @@
 """Rounds over many targets: ask all ▸ ask those in doubt again ▸ conclude ▸ report.
 
 The questions themselves are asked by an adapter (``Ask``). At most ``WORKERS`` are in flight, and the time limit of
-each starts when it is its turn: a long list never makes its own targets late. Confirmation is a further pass over the
-targets in doubt, so that waiting for it holds no worker.
+each starts when it is its turn: a long list never makes its own targets late. Names have workers of their own, since
+one that does not resolve keeps its worker waiting; literal addresses never wait for them. A single round asks all at
+once. A watch spreads each round over its interval, so that latencies are the targets' and not our own queue's.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 
 from cfscale.core.health import (
     ALIVE,
@@ -18,18 +20,24 @@ from cfscale.core.health import (
     Target,
     Track,
     advance,
-    conclude,
+    attributed,
+    fresh,
     in_doubt,
     panicking,
     report,
+    result,
     standing,
 )
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.rota import place
 from cfscale.core.samples import Replica, ReplicaState
+from cfscale.errors import UnavailableError
 from cfscale.runtime.act import Clock
 
 WORKERS = 100
+NAMED_WORKERS = 400
 CONFIRM_SECONDS = 0.5
+_PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is asked
 
@@ -112,64 +120,143 @@ class Survey:
 
     async def round(self, targets: Sequence[Target], previous: Round | None = None) -> Round:
         """One verdict on each target, in their order; names must be distinct."""
-        known = previous.tracks if previous else {}
-        fixed = {target.name: attempt for target in targets if (attempt := standing(target)) is not None}
-        asked = [target for target in targets if target.name not in fixed]
-        tracks = {target.name: replace(known.get(target.name, Track()), failure="") for target in asked}
+        asked, tracks = self._begun(targets, previous)
         await self._pass(asked, tracks)
-        while self.confirm_seconds is not None and (doubted := [t for t in asked if in_doubt(tracks[t.name])]):
+        while self.confirm_seconds is not None and (
+            doubted := [t for t in asked if in_doubt(tracks[t.name], t.health)]
+        ):
             await self.sleep(self.confirm_seconds)
             await self._pass(doubted, tracks)
-        results = [self._result(target, fixed.get(target.name), tracks) for target in targets]
+        return self._ended(targets, tracks, previous)
+
+    async def spread(self, targets: Sequence[Target], previous: Round, turn: int, seconds: float) -> Round:
+        """The same, taking so many seconds: each target in its place. What is in doubt at the end the next one asks."""
+        asked, tracks = self._begun(targets, previous)
+        slowest = max((target.health.timeout_seconds for target in asked), default=0.0)
+        fall = max((target.health.fall for target in asked), default=1)
+        last = self.clock.monotonic() + seconds - slowest
+        width = max(0.0, seconds - slowest - (fall - 1) * (self.confirm_seconds or 0.0))
+        begun = self.clock.monotonic()
+        due = [(begun + place(target.name, turn) * width, number) for number, target in enumerate(asked)]
+        await self._paced(asked, tracks, due, last)
+        return self._ended(targets, tracks, previous)
+
+    def _begun(self, targets: Sequence[Target], previous: Round | None) -> tuple[list[Target], dict[str, Track]]:
+        """Who is to be asked, and what is known of them."""
+        known = previous.tracks if previous else {}
+        asked = [target for target in targets if standing(target) is None]
+        return asked, {target.name: fresh(known.get(target.name)) for target in asked}
+
+    def _ended(self, targets: Sequence[Target], tracks: Mapping[str, Track], previous: Round | None) -> Round:
+        results = [self._result(target, standing(target), tracks) for target in targets]
         states = {result.target: result.state for result in results}
         panic = panicking(targets, previous.states, states) if previous else ()
         return Round(report(results, panic), tracks)
 
     async def _pass(self, targets: Sequence[Target], tracks: dict[str, Track]) -> None:
         """Ask each target once and advance its track."""
-        waiting = iter(targets)
-
-        async def work() -> None:
-            for target in waiting:
-                tracks[target.name] = advance(tracks[target.name], await self.ask(target), target.health)
-
+        named = [target for target in targets if target.named]
+        plain = [target for target in targets if not target.named] if named else targets
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self.workers, len(targets))):
-                group.create_task(work())
+            for part, workers in ((plain, self.workers), (named, max(self.workers, NAMED_WORKERS))):
+                waiting = iter(part)
+                for _ in range(min(workers, len(part))):
+                    group.create_task(self._work(waiting, tracks))
+        if any(_connected(track) for track in tracks.values()):
+            for target in targets:
+                self._blame(target, tracks)
+
+    async def _work(self, waiting: Iterator[Target], tracks: dict[str, Track]) -> None:
+        for target in waiting:
+            tracks[target.name] = advance(tracks[target.name], await self.ask(target), target.health)
+
+    def _blame(self, target: Target, tracks: dict[str, Track]) -> None:
+        """Put down to the target that there is no way to it, where there is one to others."""
+        last = tracks[target.name].last
+        if last is not None and last.unreachable:
+            attempt = attributed(last, connected=True)
+            tracks[target.name] = advance(tracks[target.name], attempt, target.health)
+
+    async def _paced(
+        self, targets: Sequence[Target], tracks: dict[str, Track], due: list[tuple[float, int]], last: float
+    ) -> None:
+        """Ask each target when it is due, and again soon while it is in doubt, but not after ``last``."""
+        heapify(due)
+        running: set[asyncio.Task[None]] = set()
+
+        async def one(number: int) -> None:
+            target = targets[number]
+            tracks[target.name] = advance(tracks[target.name], await self.ask(target), target.health)
+            again = self.clock.monotonic() + (self.confirm_seconds or 0.0)
+            if self.confirm_seconds is not None and again <= last and in_doubt(tracks[target.name], target.health):
+                heappush(due, (again, number))
+
+        while due or running:
+            now = self.clock.monotonic()
+            while due and due[0][0] <= now and len(running) < self.workers:
+                task = asyncio.create_task(one(heappop(due)[1]))
+                running.add(task)
+                task.add_done_callback(running.discard)
+            if running and (not due or len(running) >= self.workers):
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            elif due:
+                await self.sleep(min(_PATIENCE_SECONDS, due[0][0] - now))
 
     def _result(self, target: Target, fixed: Attempt | None, tracks: Mapping[str, Track]) -> Result:
-        kind = target.health.kind.value
         if fixed is not None:
-            return Result(target.name, kind, fixed.state, fixed.latency_seconds, fixed.reason)
-        track = tracks[target.name]
-        state, reason = conclude(target, track, self.clock.now())
-        return Result(target.name, kind, state, track.last.latency_seconds if track.last else None, reason)
+            return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
+        return result(target, tracks[target.name], self.clock.now())
+
+
+def _connected(track: Track) -> bool:
+    last = track.last
+    return last is not None and last.remote and last.state is not State.UNKNOWN
 
 
 Targets = Callable[[], Sequence[Target]]
 
 
 def watch(
-    survey: Survey, targets: Targets, *, interval_seconds: float, seconds: float | None = None
-) -> Iterator[Report]:
-    """A report per interval, the first at once, until asked to stop or for so many seconds.
+    survey: Survey,
+    targets: Targets,
+    *,
+    interval_seconds: float,
+    seconds: float | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Iterator[Round]:
+    """A round at once, and then one at the end of each interval, until asked to stop or for so many seconds.
 
     The schedule is fixed: a round that takes longer than the interval skips turns, it never stacks them. Targets are
-    looked up again for each round, because replicas come and go.
+    looked up again for each round, because replicas come and go; where that fails, nothing can be told of any.
     """
     clock = survey.clock
-    began = due = clock.monotonic()
-    last: Round | None = None
-    with asyncio.Runner() as runner:
+    began = clock.monotonic()
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        last = runner.run(survey.round(targets()))
+        yield last
+        due = began
         while True:
-            last = runner.run(survey.round(targets(), last))
-            yield last.report
-            while due <= clock.monotonic():
+            now = clock.monotonic()
+            while due <= now:
                 due += interval_seconds
             if seconds is not None and due - began >= seconds:
                 return
+            turn = round((due - began) / interval_seconds)
+            try:
+                found = targets()
+            except UnavailableError as error:
+                last = _blind(last, str(error))
+            else:
+                last = runner.run(survey.spread(found, last, turn, due - now))
             if clock.wait(due - clock.monotonic()):
                 return
+            yield last
+
+
+def _blind(last: Round, reason: str) -> Round:
+    """The round in which nobody could be asked; what was known is kept for the next one."""
+    results = [Result(known.target, known.kind, State.UNKNOWN, None, reason) for known in last.report.results]
+    return Round(report(results), last.tracks)
 
 
 async def until_healthy(survey: Survey, targets: Targets, *, seconds: float) -> Report:

@@ -1,24 +1,34 @@
 """The scaling loop: observe ▸ decide ▸ journal the intent ▸ act ▸ verify ▸ journal the result, once per interval.
 
 Without ``Hands`` the loop looks and says what it would do; nothing is written. A backend out of reach is a hold with
-its reason and the loop goes on; a lost lock ends it.
+its reason and the loop goes on; a lost lock ends it, and nothing is written after that.
 """
 
+import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cfscale.core.autoscale import History, decide, unavailable
-from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
+from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished
+from cfscale.core.foresight import Foresight, Loads
+from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
+from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Observation, Pause
-from cfscale.core.samples import Replica, ReplicaState
+from cfscale.core.policy import Observation, Pause, Situation, situation_of
+from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
 from cfscale.runtime.act import Clock, Hands, Outcome, act
 from cfscale.runtime.ports import Engine
 
+log = logging.getLogger(__name__)
+# the decision in hand: what is said meanwhile belongs to it
+correlation: ContextVar[str] = ContextVar("correlation", default="")
 FIRST_WINDOW_SECONDS = 1.0
+KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
 
@@ -37,13 +47,23 @@ class Memory(Protocol):
         """What is paused for one service."""
         ...
 
+    def loads(self) -> Mapping[str, Loads]:
+        """The loads by the minute that forecasts are made of, by service; raises UnavailableError."""
+        ...
+
+    def remember_loads(self, loads: Mapping[str, Loads]) -> None:
+        """Keep them; raises ActionError where that fails."""
+        ...
+
 
 @dataclass(slots=True)
 class Scaler:
     """The loop over some services of one plan. ``hands`` of None: look, do not touch.
 
-    ``warn`` tells the operator what cannot wait for a decision. ``codes`` holds
-    per service the exit code of its last tick: 0 well, 1 an action failed, 3 data missing or stale.
+    ``warn`` tells the operator what cannot wait for a decision. Of each service ``codes`` holds the exit code of its
+    last tick (0 well, 1 an action failed, 3 data missing or stale) and ``seen`` the last observation; ``informed``
+    says whether any tick had data. ``due`` is when the next tick begins, on the monotonic clock; ``ended`` is told
+    after each tick how long it took and what is remembered now.
     """
 
     engine: Engine
@@ -54,12 +74,22 @@ class Scaler:
     warn: Callable[[str], None]
     hands: Hands | None = None
     codes: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, Observation] = field(default_factory=dict)
+    informed: bool = False
+    due: float = 0.0
+    ended: Callable[[float, Mapping[str, History]], None] = lambda _seconds, _histories: None
+    _records: dict[str, Record] = field(default_factory=dict)
+    _owed: tuple[str, ...] = ()
     _histories: dict[str, History] = field(default_factory=dict)
+    _foresights: dict[str, Foresight] = field(default_factory=dict)
+    _laws: tuple[Law, ...] = ()
+    _loads_due: float = 0.0
     _gists: dict[str, str] = field(default_factory=dict)
 
     def begin(self, journal: Iterable[Entry] = ()) -> None:
         """Remember what the last scaler knew and wrote, and take up the actions during which it ended."""
         self._histories = dict(self.memory.histories())
+        self._recall_loads()
         if self.hands is None:
             return
         written = tuple(journal)
@@ -67,6 +97,37 @@ class Scaler:
         self._gists = {name: item.decision.gist for name, item in latest.items() if item.kind is Kind.DECISION}
         for intent in unfinished(written):
             self._take_up(self.hands, intent)
+
+    def _recall_loads(self) -> None:
+        """Take up the forecasts where an earlier process left them; without what it kept they begin anew."""
+        if not needs_outlook(self.plan.scaling):
+            return
+        try:
+            kept = self.memory.loads()
+        except UnavailableError as error:
+            self.warn(f"{error}; the forecast begins anew")
+            return
+        for service in self.services:
+            if service.name in kept:
+                self._foresight(service.name).recall(kept[service.name])
+
+    def _foresight(self, name: str) -> Foresight:
+        if name not in self._foresights:
+            goal, strict = promise_of(self.plan.scaling)
+            self._foresights[name] = Foresight(self.plan.scaling.forecast, goal, strict=strict)
+        return self._foresights[name]
+
+    def _keep_loads(self, *, now: bool = False) -> None:
+        """Keep the forecasts' minutes from time to time, and when the loop ends."""
+        time = self.clock.monotonic()
+        if self.hands is None or not self._foresights or (time < self._loads_due and not now):
+            return
+        self._loads_due = time + KEEP_LOADS_SECONDS
+        self.hands.lock.check()
+        try:
+            self.memory.remember_loads({name: one.loads for name, one in self._foresights.items()})
+        except ActionError as error:
+            self.warn(str(error))
 
     def _take_up(self, hands: Hands, intent: Entry) -> None:
         """Say that an action was cut short, undo its drain, accept whatever count it left and cool down."""
@@ -76,10 +137,23 @@ class Scaler:
         self._remember()
         if intent.decision.action is Action.SCALE_DOWN and hands.balancer is not None:
             try:
-                hands.balancer.ready([r.address for r in self.engine.replicas() if r.service == name and r.address])
+                self._owed += tuple(r.address for r in self.engine.replicas() if r.service == name and r.address)
             except (ActionError, UnavailableError) as error:
                 self.warn(f"replicas of {name} may still be out of rotation: {error}")
+            self._give_back(hands)
         self._write(hands, replace(intent, kind=Kind.RESULT, decision=_cut_short(intent.decision)))
+
+    def _give_back(self, hands: Hands) -> None:
+        """Return balancer slots to service that an earlier action could not; tried again with every tick."""
+        if not self._owed or hands.balancer is None:
+            return
+        hands.lock.check()
+        try:
+            hands.balancer.ready(self._owed)
+        except UnavailableError as error:
+            self.warn(f"{', '.join(self._owed)} may still be out of rotation: {error}")
+        else:
+            self._owed = ()
 
     def watch(self, seconds: float | None = None) -> Iterator[Decision]:
         """Decisions, one a service and tick, until asked to stop or for so many seconds."""
@@ -87,11 +161,13 @@ class Scaler:
             return
         started = next_run = self.clock.monotonic()
         while True:
+            began = self.clock.monotonic()
             yield from self.tick()
-            next_run = self._next_run(next_run)
-            if seconds is not None and next_run - started >= seconds:
-                return
-            if self.clock.wait(next_run - self.clock.monotonic()):
+            self.ended(self.clock.monotonic() - began, self._histories)
+            self.due = next_run = self._next_run(next_run)
+            over = seconds is not None and next_run - started >= seconds
+            if over or self.clock.wait(next_run - self.clock.monotonic()):
+                self._keep_loads(now=True)
                 return
 
     def once(self) -> Iterator[Decision]:
@@ -109,33 +185,72 @@ class Scaler:
 
     def tick(self) -> Iterator[Decision]:
         """One decision a service, carried out where there are hands; stops between two where asked to."""
+        if self.hands is not None:
+            self._give_back(self.hands)
         try:
             observations = self._observe()
         except (ActionError, UnavailableError) as error:
             yield from (self._out_of_reach(service, str(error)) for service in self.services)
             return
         for observation in observations:
-            decision, history = decide(observation, self.plan.scaling, self._history(observation.service.name))
-            self._histories[observation.service.name] = history
-            self.codes[observation.service.name] = 0 if decision.grounded else _UNKNOWN
-            yield decision if self.hands is None else self._settle(self.hands, observation, decision)
+            decision = self._decide(observation)
+            correlation.set(identity(decision))
+            decision = decision if self.hands is None else self._settle(self.hands, observation, decision)
+            log.info(decision.reason, extra={"decision": decision})
+            yield decision
             if self.clock.wait(0.0):
-                return
+                break
+        correlation.set("")
+        if self.hands is not None:
+            self._remember()
+            self._keep_loads()
+
+    def _decide(self, observation: Observation) -> Decision:
+        """The decision of the policies, unless what happened to the replicas speaks against it."""
+        name, scaling = observation.service.name, self.plan.scaling
+        history = self._history(name)
+        before = self._records.get(name) or seeded(history.ready)
+        for replica in newly_ended(before, observation):
+            self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
+        if history.replicas is not None and history.replicas + explained(before, observation) == observation.current:
+            history = replace(history, replicas=observation.current)
+        self._laws = self._laws or laws_of(scaling)
+        situation = self._situation(observation, history)
+        decision, self._histories[name] = decide(observation, scaling, history, self._laws, situation)
+        self._records[name] = record(before, observation, scaling)
+        self.seen[name] = observation
+        self.codes[name] = 0 if decision.grounded else _UNKNOWN
+        self.informed |= decision.grounded
+        return bar(decision, self._records[name], observation, scaling)
+
+    def _situation(self, observation: Observation, history: History) -> Situation:
+        """What the policies see: the observation, and the forecast where one of them asks for it."""
+        situation = situation_of(observation, self.plan.scaling)
+        if not needs_outlook(self.plan.scaling):
+            return situation
+        outlook = self._foresight(observation.service.name).see(situation, history.startup_seconds)
+        return replace(situation, outlook=outlook)
 
     def _observe(self) -> list[Observation]:
         replicas = self.engine.replicas()
         if not replicas:
             raise UnavailableError(f"nothing of {self.plan.name} is there: start it with 'cfscale up'")
         names = {service.name for service in self.services}
-        usages = self.engine.usage([r for r in replicas if r.service in names and r.state is ReplicaState.READY])
+        mine = _by_service(replica for replica in replicas if replica.service in names)
+        ready = [one for own in mine.values() for one in own if one.state is ReplicaState.READY]
+        usages: dict[str, list[Usage]] = defaultdict(list)
+        belongs = {replica.id: replica.service for replica in ready}
+        for usage in self.engine.usage(ready):
+            if usage.replica in belongs:
+                usages[belongs[usage.replica]].append(usage)
         time = self.clock.now()
         return [
             Observation(
                 service=service,
                 engine=self.engine.name,
                 time=time,
-                replicas=(own := _of(service, replicas)),
-                usages=tuple(usage for usage in usages if usage.replica in {replica.id for replica in own}),
+                replicas=tuple(mine[service.name]),
+                usages=tuple(usages[service.name]),
                 pause=self.memory.pause_of(service.name),
             )
             for service in self.services
@@ -155,9 +270,10 @@ class Scaler:
         outcome = Outcome(decision, observation.current, tried=False)
         if decision.action is not Action.HOLD:
             outcome = act(hands, observation, decision, self.warn)
+            self._owed += outcome.owed
             self._histories[name] = self._after(outcome, self._histories[name], now)
             self.codes[name] = 0 if outcome.decision.applied else _FAILED
-        self._remember()
+            self._remember()
         if outcome.tried:
             self._write(hands, entry(Kind.RESULT, outcome.decision))
             self._gists.pop(name, None)
@@ -182,12 +298,15 @@ class Scaler:
         return self._histories.get(name, History())
 
     def _remember(self) -> None:
+        if self.hands is not None:
+            self.hands.lock.check()
         try:
             self.memory.remember(self._histories)
         except ActionError as error:
             self.warn(str(error))
 
     def _write(self, hands: Hands, item: Entry) -> None:
+        hands.lock.check()
         try:
             hands.journal.write(item)
         except ActionError as error:
@@ -201,8 +320,11 @@ class Scaler:
         return max(due, now)
 
 
-def _of(service: Service, replicas: Iterable[Replica]) -> tuple[Replica, ...]:
-    return tuple(replica for replica in replicas if replica.service == service.name)
+def _by_service(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:
+    found: dict[str, list[Replica]] = defaultdict(list)
+    for replica in replicas:
+        found[replica.service].append(replica)
+    return found
 
 
 def _cut_short(decision: Decision) -> Decision:

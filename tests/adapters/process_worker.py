@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 DAEMON = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork() and os._exit(0); print('daemon', os.getpid(), flush=True); time.sleep(600)"
 DRAINING = threading.Event()
+ACTIVE: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -30,6 +31,10 @@ class Handler(BaseHTTPRequestHandler):
         elif url.path == "/work":
             time.sleep(int(parse_qs(url.query)["ms"][0]) / 1000)
             self._answer(200, {"replica": os.environ["CFSCALE_REPLICA"]})
+        elif url.path == "/tasks":
+            ACTIVE.extend(["task"] * int(parse_qs(url.query).get("begin", ["0"])[0]))
+            del ACTIVE[: int(parse_qs(url.query).get("end", ["0"])[0])]
+            self._answer(200, {"active": len(ACTIVE)})
         elif url.path == "/cpu":
             own, reaped = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
             self._answer(

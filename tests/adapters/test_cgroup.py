@@ -92,7 +92,7 @@ def layouts() -> list[str]:
 
 
 @pytest.mark.parametrize("layout", layouts())
-def test_every_layout_gives_the_same_numbers(layout: str, labs: Labs) -> None:
+def test_fault_9_every_layout_gives_the_same_numbers(layout: str, labs: Labs) -> None:
     lab = labs(layout)
     first = usage_of(lab)
     assert (first.quality, first.cpu_cores) == (Quality.WARMING, None)
@@ -120,7 +120,7 @@ def test_without_accounting_of_v1_the_unified_hierarchy_is_read(labs: Labs) -> N
     assert usage_of(lab).cpu_cores == pytest.approx(0.1)
 
 
-def test_the_share_of_throttled_periods_is_of_this_window(labs: Labs) -> None:
+def test_fault_15_the_share_of_throttled_periods_is_of_this_window(labs: Labs) -> None:
     lab = labs("v2-systemd")
     usage_of(lab)
     lab.clock.now += 5.0
@@ -147,7 +147,7 @@ def test_processes_killed_for_memory_are_counted_in_this_window(labs: Labs) -> N
         ("v1-cgroupfs", "memory.stat", "hierarchical_memory_limit 9223372036854771712\ntotal_inactive_file 0"),
     ],
 )
-def test_no_memory_limit_is_none(layout: str, name: str, text: str, labs: Labs) -> None:
+def test_fault_11_no_memory_limit_is_none(layout: str, name: str, text: str, labs: Labs) -> None:
     lab = labs(layout)
     lab.write(name, text)
     assert usage_of(lab).memory_limit_bytes is None

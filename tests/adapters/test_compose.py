@@ -79,6 +79,9 @@ class FakeDocker:
         self.asked.append((project, ports, networks))
         return tuple(self.containers.values())
 
+    def disk_ratio(self) -> float | None:
+        return 0.91
+
     def leftovers(self, project: str, *, volumes: bool) -> tuple[str, ...]:
         return tuple(f"{what} of {project}" for what in (*self.left, *(["volume"] if volumes and self.left else [])))
 
@@ -332,6 +335,14 @@ def test_faults_5_and_7_a_paused_or_stopped_replica_has_no_usage_rather_than_non
     assert [usage.replica for usage in found] == ["ready"]
 
 
+def test_the_disk_of_the_engine_is_told_with_every_usage(tmp_path: Path) -> None:
+    def read(replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        return tuple(Usage(one.id, "x", 0.0, 1.0, Quality.OK, 0.0, 0) for one in replicas)
+
+    (usage,) = ComposeEngine(PLAN, tmp_path, FakeDocker(), readers=[read]).usage([replica("a")])
+    assert usage.disk_ratio == 0.91
+
+
 # --- a real engine
 
 SLEEPER = """\
@@ -435,7 +446,7 @@ def test_growth_without_an_image_is_a_failed_action(lab: Lab, tmp_path: Path) ->
 
 
 @pytest.mark.engine
-def test_a_paused_container_is_paused_and_has_no_usage(lab: Lab) -> None:
+def test_fault_7_a_paused_container_is_paused_and_has_no_usage(lab: Lab) -> None:
     lab.engine.up({"agents": 1})
     (one,) = lab.of("agents")
     subprocess.run(["docker", "pause", one.id], check=True, capture_output=True, timeout=30)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cfscale.adapters.docker_engine import DockerEngine, StatsReader
@@ -155,7 +156,7 @@ def test_a_container_is_a_replica(path: Path, engine: DockerEngine) -> None:
         ("running", "Up 2 seconds (health: starting)", ReplicaState.STARTING),
         ("running", "Up 2 minutes (unhealthy)", ReplicaState.UNHEALTHY),
         ("paused", "Up 2 minutes (Paused)", ReplicaState.PAUSED),
-        ("created", "Created", ReplicaState.STARTING),
+        ("created", "Created", ReplicaState.STOPPED),
         ("restarting", "Restarting (1) 2 seconds ago", ReplicaState.STARTING),
         ("exited", "Exited (137) 2 seconds ago", ReplicaState.STOPPED),
         ("dead", "Dead", ReplicaState.STOPPED),
@@ -439,6 +440,21 @@ def test_the_life_of_a_container_on_a_real_engine(real: DockerEngine) -> None:
     real.remove(container)
     assert real.replicas(PROJECT, PORTS, ()) == ()
     assert real.measure(container) is None
+
+
+@pytest.mark.engine
+def test_the_disk_of_a_real_engine_is_as_full_as_the_system_says(real: DockerEngine) -> None:
+    ratio = real.disk_ratio()
+    assert ratio is not None
+    assert 0 < ratio < 1
+    assert ratio == pytest.approx(
+        psutil.disk_usage(docker("info", "--format", "{{.DockerRootDir}}")).percent / 100, abs=0.02
+    )
+
+
+def test_the_disk_of_an_engine_elsewhere_is_not_ours(path: Path, engine: DockerEngine) -> None:
+    with serving(path, {"/info": json_answer({"DockerRootDir": "/nowhere/at/all"})}):
+        assert engine.disk_ratio() is None
 
 
 @pytest.mark.engine

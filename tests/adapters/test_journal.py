@@ -33,7 +33,7 @@ def test_a_line_is_the_decision_document_with_kind_and_id(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("garbage", [b'{"kind":"intent","id":"x', b"\x00\xff\xfe", b"[]", b'{"kind":"odd"}'])
-def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path: Path, garbage: bytes) -> None:
+def test_fault_33_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path: Path, garbage: bytes) -> None:
     journal = Journal(tmp_path)
     first, last = entry(Kind.DECISION, a_decision(1)), entry(Kind.DECISION, a_decision(2))
     journal.write(first)
@@ -45,7 +45,7 @@ def test_a_torn_line_is_skipped_and_the_next_one_stands_alone(tmp_path: Path, ga
 
 
 @pytest.mark.parametrize("cut", [1, 20, -1])
-def test_a_journal_cut_anywhere_keeps_all_whole_lines(tmp_path: Path, cut: int) -> None:
+def test_fault_33_a_journal_cut_anywhere_keeps_all_whole_lines(tmp_path: Path, cut: int) -> None:
     journal = Journal(tmp_path)
     for number in range(3):
         journal.write(entry(Kind.DECISION, a_decision(number)))
@@ -68,7 +68,7 @@ def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
         Journal(tmp_path / "missing").write(entry(Kind.DECISION, a_decision()))
 
 
-def test_a_full_disk_says_so(tmp_path: Path) -> None:
+def test_fault_34_a_full_disk_says_so(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.path.symlink_to("/dev/full")
     with pytest.raises(ActionError, match="cannot be written"):

@@ -22,7 +22,7 @@ def a_lock(folder: Path, target: str = "process:acme") -> Lock:
     return Lock(target, command="cfscale up", started_at="now", folder=folder)
 
 
-def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_fault_32_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     with a_lock(tmp_path), pytest.raises(LockedError, match=rf"pid {os.getpid()} \('cfscale up'.*does not reach other"):
         a_lock(tmp_path).acquire()
 
@@ -43,7 +43,7 @@ def test_released_it_has_no_holder_and_can_be_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_holder_killed_outright_frees_it(tmp_path: Path) -> None:
+def test_fault_32_a_holder_killed_outright_frees_it(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 
 from cfscale.adapters.process import ProcessEngine
 from cfscale.adapters.process.protocol import Ping, ask
-from cfscale.core.plan import Health, HealthKind
+from cfscale.core.plan import Drain, Health, HealthKind
 from cfscale.core.samples import Quality, ReplicaState
 from cfscale.errors import ActionError, InputError, LockedError, UnavailableError
 from tests.adapters.process_lab import (
@@ -148,6 +149,37 @@ def test_shrinking_stops_exactly_the_victims_and_is_idempotent(lab: Lab) -> None
     engine.shrink(service(), 2, [second])
     engine.shrink(service(), 2, [second])
     assert [item.id for item in engine.replicas()] == [first.id, third.id]
+
+
+def test_a_victim_at_work_is_stopped_when_it_says_that_it_is_done(lab: Lab) -> None:
+    engine = lab.engine(
+        agents := service(drain=Drain(60.0, Health(HealthKind.HTTP, path="/tasks", json={"active": "0"})))
+    )
+    engine.up({"agents": 2})
+    one, two = wait_ready(engine, 2)
+    assert one.address
+    assert two.address
+    get(two.address, "/tasks?begin=1")
+    with ThreadPoolExecutor(1) as pool:
+        shrinking = pool.submit(engine.shrink, agents, 1, [two])
+        wait_for(lambda: any(item.state is ReplicaState.DRAINING for item in engine.replicas()), "draining")
+        assert wait_for(lambda: get(two.address or "", "/tasks"), "an answer while it drains") == {"active": 1}
+        assert not shrinking.done()
+        get(two.address, "/tasks?end=1")
+        shrinking.result()
+    assert [item.name for item in engine.replicas()] == [one.name]
+
+
+def test_a_victim_that_never_finishes_is_stopped_at_its_limit(lab: Lab) -> None:
+    engine = lab.engine(
+        agents := service(drain=Drain(1.5, Health(HealthKind.HTTP, path="/tasks", json={"active": "0"})))
+    )
+    engine.up({"agents": 2})
+    _, two = wait_ready(engine, 2)
+    assert two.address
+    get(two.address, "/tasks?begin=1")
+    engine.shrink(agents, 1, [two])
+    assert len(engine.replicas()) == 1
 
 
 def test_a_victim_that_was_restarted_meanwhile_is_not_stopped(lab: Lab) -> None:

@@ -30,7 +30,7 @@ def test_a_stat_line_is_read_past_brackets_in_the_name() -> None:
 def test_a_pid_that_changed_hands_has_no_usage() -> None:
     own = read_stat(os.getpid())
     assert own is not None
-    reader = UsageReader([service()])
+    reader = UsageReader([service()], Path("/"))
     there = Replica(own.identity, "agents-1", "agents", ReplicaState.READY, 0.0, pid=own.pid)
     reused = Replica(f"{own.pid}@1", "agents-1", "agents", ReplicaState.READY, 0.0, pid=own.pid)
     assert [usage.replica for usage in reader.read([there, reused])] == [own.identity]

@@ -84,7 +84,7 @@ def test_pauses_set_at_once_are_all_kept(state: State) -> None:
     [b"", b"{", b"\xff\xfe", b'{"schema":"cfscale/state/v1"}', b'{"schema":"cfscale/state/v9","histories":{}}'],
     ids=["empty", "truncated", "binary", "lacking", "newer"],
 )
-def test_a_damaged_or_newer_file_is_refused_and_kept(state: State, content: bytes) -> None:
+def test_fault_35_a_damaged_or_newer_file_is_refused_and_kept(state: State, content: bytes) -> None:
     state.create()
     path = state.folder / "scaling.json"
     path.write_bytes(content)
@@ -93,7 +93,7 @@ def test_a_damaged_or_newer_file_is_refused_and_kept(state: State, content: byte
     assert path.read_bytes() == content
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_half_one(state: State) -> None:
+def test_fault_34_a_failed_write_leaves_the_old_file_and_no_half_one(state: State) -> None:
     state.remember({"agents": History(replicas=3)})
     (state.folder / "scaling.json").rename(state.folder / "kept")
     (state.folder / "scaling.json").mkdir()
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_made_names_the_remedy(tmp_path: Path) -> None:
     assert State(tmp_path / "file" / "state").engine() is None
 
 
-def test_a_file_that_cannot_be_read_is_no_empty_one(state: State) -> None:
+def test_fault_35_a_file_that_cannot_be_read_is_no_empty_one(state: State) -> None:
     state.create()
     (state.folder / "engine.json").mkdir()
     with pytest.raises(UnavailableError, match="cannot be read"):

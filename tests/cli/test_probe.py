@@ -16,9 +16,9 @@ import pytest
 import yaml
 
 from cfscale.adapters.state import State as StateFolder
-from cfscale.cli import verdicts
+from cfscale.cli import exposition, verdicts
 from cfscale.cli.engines import Deployment
-from cfscale.cli.probe import deployed, until_up
+from cfscale.cli.probing import deployed, until_up
 from cfscale.core.health import Report, Result, State, report
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState, Usage
@@ -262,7 +262,7 @@ def test_prometheus_text_is_read_back() -> None:
     from prometheus_client.parser import text_string_to_metric_families
 
     families = {
-        family.name: family for family in text_string_to_metric_families(verdicts.as_prometheus(some_report()) + "\n")
+        family.name: family for family in text_string_to_metric_families(exposition.as_prometheus(some_report()) + "\n")
     }
     success = {sample.labels["target"]: sample.value for sample in families["probe_success"].samples}
     states = {sample.labels["state"]: sample.value for sample in families["probe_targets"].samples}

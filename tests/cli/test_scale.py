@@ -31,6 +31,7 @@ KEYS = [
     "reason",
     "applied",
     "samples",
+    "basis",
 ]
 
 
@@ -104,7 +105,8 @@ def test_watching_on_a_terminal_draws_a_live_table(
     monkeypatch.setattr("cfscale.cli.console.is_terminal", lambda _stream=None: True)
     monkeypatch.setenv("COLUMNS", "160")
     result = cfscale("scale", *SIZE, "--for", "1s", "--interval", "1s")
-    assert "██ 2 -> 3" in result.stdout
+    assert "2/3" in result.stdout
+    assert "██████████" in result.stdout
 
 
 def test_an_engine_out_of_reach_is_no_verdict(cfscale: Callable[..., Result], service: FakeService) -> None:

@@ -117,10 +117,10 @@ def test_doubt_ends_after_so_many_equal_answers(answers: list[State], rise: int,
     health = replace(HEALTH, rise=rise, fall=fall)
     track = after(*answers, health=health)
     for _ in range(max(rise, fall)):
-        if track.last is not None and in_doubt(track):
+        if track.last is not None and in_doubt(track, health):
             track = advance(track, track.last, health)
 
-    assert not in_doubt(track)
+    assert not in_doubt(track, health)
 
 
 @given(st.lists(ANSWERS, max_size=40), st.integers(1, 5))

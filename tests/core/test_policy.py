@@ -1,10 +1,11 @@
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import inf, nan
 
 import pytest
 
-from cfscale.core.policy import Observation, Proposal, percent, propose
-from cfscale.core.samples import Quality, ReplicaState, Usage
+from cfscale.core.laws import combine, laws_of
+from cfscale.core.policy import Observation, percent, situation_of
+from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
 from cfscale.core.units import GIB, MIB
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
@@ -23,8 +24,25 @@ def busy(*cpus: float | None, memory: float = 0.5) -> list[Usage]:
     return [a_usage(number, cpu, memory, NOW) for number, cpu in enumerate(cpus, start=1)]
 
 
-def proposed(*usages: Usage | None, others: tuple[ReplicaState, ...] = ()) -> Proposal:
-    return propose(observed(*usages, others=others), SCALING)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A proposal, and what the situation it rests on says."""
+
+    replicas: int
+    reason: str
+    shrinkable: bool
+    critical: bool
+    samples: tuple[Sample, ...]
+
+
+def said(observation: Observation) -> Said:
+    situation = situation_of(observation, SCALING)
+    proposal = combine(situation, SCALING, [law(situation, SCALING) for law in laws_of(SCALING)])
+    return Said(proposal.replicas, proposal.reason, proposal.shrinkable, situation.critical(SCALING), situation.samples)
+
+
+def proposed(*usages: Usage | None, others: tuple[ReplicaState, ...] = ()) -> Said:
+    return said(observed(*usages, others=others))
 
 
 @pytest.mark.parametrize(
@@ -66,13 +84,13 @@ def test_unhealthy_replicas_never_make_it_grow_without_end() -> None:
     assert proposed(*busy(1.0), others=(UNHEALTHY,) * 5).replicas == 6
 
 
-def test_a_paused_replica_forbids_a_shrink() -> None:
+def test_fault_7_a_paused_replica_forbids_a_shrink() -> None:
     proposal = proposed(*busy(0.1, 0.1), others=(PAUSED,))
     assert (proposal.replicas, proposal.shrinkable) == (3, False)
     assert "1 paused" in proposal.reason
 
 
-def test_nothing_reporting_changes_nothing() -> None:
+def test_fault_31_nothing_reporting_changes_nothing() -> None:
     proposal = proposed(None, None)
     assert (proposal.replicas, proposal.shrinkable, proposal.samples) == (2, False, ())
     assert "no usable metrics" in proposal.reason
@@ -96,14 +114,14 @@ def test_nothing_reporting_changes_nothing() -> None:
         pytest.param({"quality": Quality.WARMING, "cpu_cores": None}, id="warming"),
     ],
 )
-def test_a_value_that_cannot_be_trusted_forbids_a_shrink(fault: dict[str, object]) -> None:
+def test_fault_31_a_value_that_cannot_be_trusted_forbids_a_shrink(fault: dict[str, object]) -> None:
     usages = [replace(usage, **fault) for usage in busy(0.05, 0.05, memory=0.1)]  # type: ignore[arg-type]
     proposal = proposed(*usages)
     assert (proposal.replicas, proposal.shrinkable) == (2, False)
 
 
 @pytest.mark.parametrize("fault", [{"cpu_cores": nan}, {"taken_at": 0.0}])
-def test_bad_values_of_all_replicas_never_make_it_grow(fault: dict[str, float]) -> None:
+def test_fault_31_bad_values_of_all_replicas_never_make_it_grow(fault: dict[str, float]) -> None:
     usages = [replace(usage, **fault) for usage in busy(1.0, 1.0)]  # type: ignore[arg-type]
     assert proposed(*usages).replicas == 2
 
@@ -143,7 +161,7 @@ def test_above_95_percent_is_critical(cpu: float, memory: float, *, critical: bo
     assert proposed(*busy(cpu, memory=memory)).critical is critical
 
 
-def test_an_oom_kill_is_critical_and_forbids_a_shrink() -> None:
+def test_fault_42_an_oom_kill_is_critical_and_forbids_a_shrink() -> None:
     first, second = busy(0.1, 0.1, memory=0.1)
     proposal = proposed(replace(first, oom_kills=1), second)
     assert (proposal.replicas, proposal.critical, proposal.shrinkable) == (2, True, False)
@@ -154,7 +172,7 @@ def test_page_cache_in_active_use_is_not_demand() -> None:
     assert proposed(*usages).samples[1].value_ratio == pytest.approx(400 / 1024)
 
 
-def test_a_replica_throttled_at_its_quota_is_saturated() -> None:
+def test_fault_15_a_replica_throttled_at_its_quota_is_saturated_not_half_used() -> None:
     assert proposed(*(replace(usage, throttled_ratio=1.0) for usage in busy(0.5, 0.5))).replicas == 3
 
 
@@ -168,7 +186,7 @@ def test_without_an_enforced_limit_usage_is_measured_against_the_plan(
     service = replace(
         AGENTS, cpu_limit_millicores=limit, cpu_request_millicores=request_millicores, memory_limit_bytes=2 * GIB
     )
-    cpu, memory = propose(replace(observed(usage), service=service), SCALING).samples
+    cpu, memory = said(replace(observed(usage), service=service)).samples
     assert (cpu.value_ratio, memory.value_ratio) == (expected, 0.25)
 
 

@@ -11,7 +11,7 @@ from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.search import first
 from cfscale.core.sensitivity import STEPS, Sensitivity, sensitivities
-from cfscale.core.sizing import size
+from cfscale.core.sizing import recount, size
 from cfscale.core.workload import Environment, Profile, Slo
 from cfscale.errors import InputError, RefusedError
 
@@ -157,3 +157,24 @@ def test_the_largest_effect_comes_first() -> None:
 @given(st.integers(1, 500), st.integers(0, 600))
 def test_a_guess_decides_nothing(turn: int, guess: int) -> None:
     assert first(lambda value: value >= turn, 0, 400, guess) == (turn if turn <= 400 else None)
+
+
+@settings(max_examples=60)
+@given(
+    st.integers(0, 1500),
+    st.integers(0, 15_000),
+    st.integers(0, 30_000),
+    st.integers(0, 15_000),
+    st.sampled_from([None, "0.4"]),
+)
+def test_replicas_counted_again_are_those_of_the_whole_plan(
+    users: int, agents: int, tasks: int, other: int, sustained: str | None
+) -> None:
+    profile = Profile(users=users, agents=agents, tasks=tasks, sustained=sustained)
+    changed = replace(profile, agents=other)
+    base, plan = size(profile, CATALOGUE), size(changed, CATALOGUE)
+
+    counts = recount(changed, CATALOGUE, base)
+
+    same = (base.tier, base.cells) == (plan.tier, plan.cells)
+    assert counts == (tuple(service.replicas for service in plan.services) if same else None)

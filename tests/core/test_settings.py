@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 from msgspec.structs import asdict
 
-from cfscale.core.plan import Damping, Scaling
+from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.settings import scaling_of, settings_of
 from cfscale.core.tier import Catalogue
 from cfscale.core.workload import (
@@ -76,12 +76,16 @@ def test_a_band_upside_down_is_refused_by_its_place(catalogue: Catalogue) -> Non
         scaling_of(Profile(scaling=ScalingProfile(policies=[policy])), catalogue.rules)
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_there_is_one_policy(count: int, catalogue: Catalogue) -> None:
-    policies = [PolicyProfile(kind="resource")] * count
+def test_without_policies_the_forecast_decides(catalogue: Catalogue) -> None:
+    assert [policy.kind for policy in scaling_of(Profile(), catalogue.rules).policies] == ["slo"]
 
-    with pytest.raises(InputError, match=f"scaling.policies has {count} entries"):
-        scaling_of(Profile(scaling=ScalingProfile(policies=policies)), catalogue.rules)
+
+def test_policies_stand_in_the_order_of_the_profile(catalogue: Catalogue) -> None:
+    policies = [PolicyProfile(kind="pool"), PolicyProfile(kind="target", usage="70%")]
+
+    scaling = scaling_of(Profile(scaling=ScalingProfile(policies=policies)), catalogue.rules)
+
+    assert scaling.policies == (Policy("pool"), Policy("target", {"usage": "70%"}))
 
 
 def test_damping_of_the_profile_replaces_what_it_names(catalogue: Catalogue, scaling: Scaling) -> None:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,7 +12,7 @@ from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile
-from cfscale.runtime.probing import Survey, healthy, plan_targets, split_address, timed, until_healthy, watch
+from cfscale.runtime.probing import Round, Survey, healthy, plan_targets, split_address, timed, until_healthy, watch
 
 HEALTH = Health(HealthKind.HTTP, rise=2, fall=3)
 UP, DOWN = State.UP, State.DOWN
@@ -60,6 +60,10 @@ class World:
 
 def target(name: str, group: str = "web") -> Target:
     return Target(name, "127.0.0.1", 80, HEALTH, group)
+
+
+def reports(rounds: Iterable[Round]) -> list[Report]:
+    return [found.report for found in rounds]
 
 
 def one_round(world: World, *targets: Target) -> Report:
@@ -139,7 +143,7 @@ def group_of(size: int) -> list[Target]:
 
 def test_most_of_a_group_down_at_once_is_flagged_and_stays_down() -> None:
     world = World(**{f"t{n}": [UP, DOWN] for n in range(4)})
-    first, second, third = watch(world.survey(), lambda: group_of(6), interval_seconds=10.0, seconds=30.0)
+    first, second, third = reports(watch(world.survey(), lambda: group_of(6), interval_seconds=10.0, seconds=30.0))
 
     assert (first.panic, second.panic, third.panic) == ((), ("web",), ())
     assert second.summary.down == third.summary.down == 4
@@ -175,7 +179,9 @@ def test_a_watch_ends_when_asked_to() -> None:
 
 def test_a_watch_looks_up_its_targets_anew() -> None:
     names = iter(["ab", "b"])
-    found = watch(World().survey(), lambda: [target(name) for name in next(names)], interval_seconds=10.0, seconds=20.0)
+    found = reports(
+        watch(World().survey(), lambda: [target(name) for name in next(names)], interval_seconds=10.0, seconds=20.0)
+    )
 
     assert [len(report.results) for report in found] == [2, 1]
 
@@ -183,9 +189,9 @@ def test_a_watch_looks_up_its_targets_anew() -> None:
 @given(st.lists(st.sampled_from([UP, DOWN]), min_size=1, max_size=12))
 def test_a_watch_always_gives_a_verdict(script: list[State]) -> None:
     world = World(a=script)
-    reports = watch(world.survey(), lambda: [target("a")], interval_seconds=10.0, seconds=50.0)
+    found = reports(watch(world.survey(), lambda: [target("a")], interval_seconds=10.0, seconds=50.0))
 
-    assert {state for report in reports for state in states(report)} <= {"up", "down"}
+    assert {state for report in found for state in states(report)} <= {"up", "down"}
 
 
 def wait_until_healthy(world: World, targets: Callable[[], Sequence[Target]], seconds: float = 60.0) -> Report:

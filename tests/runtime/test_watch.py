@@ -149,7 +149,7 @@ def test_an_action_that_takes_effect_in_part_says_how_far_it_came(lab: Callable[
     assert decision.reason.endswith("no room for more; 0 of 1 started, 4 running")
 
 
-def test_what_fails_is_not_repeated_blindly(lab: Callable[..., Lab]) -> None:
+def test_fault_36_what_fails_is_not_repeated_blindly(lab: Callable[..., Lab]) -> None:
     here = lab(load=4.0, replicas=2)
     here.service.grows_at_most = 0
     decisions = list(here.scaler().watch(600.0))
@@ -213,7 +213,7 @@ def test_a_hold_that_the_last_run_wrote_is_not_written_again(lab: Callable[..., 
     assert here.kinds == [Kind.DECISION]
 
 
-def test_a_lost_lock_ends_the_loop_before_anything_is_done(lab: Callable[..., Lab]) -> None:
+def test_fault_32_a_lost_lock_ends_the_loop_before_anything_is_done(lab: Callable[..., Lab]) -> None:
     here = lab(load=4.0, replicas=2)
     here.lock.lost = True
     with pytest.raises(LockedError):
@@ -270,7 +270,7 @@ def test_taking_up_goes_on_where_the_balancer_or_the_engine_is_gone(lab: Callabl
     assert "may still be out of rotation" in here.warnings[-1]
 
 
-def test_asked_to_stop_while_draining_it_undoes_the_drain(lab: Callable[..., Lab]) -> None:
+def test_fault_40_asked_to_stop_while_draining_it_undoes_the_drain(lab: Callable[..., Lab]) -> None:
     here = lab(load=0.2, replicas=2)
     here.clock.stop_at = here.clock.time + 2.5
     here.balancer.busy_seconds = 1e6
@@ -387,7 +387,7 @@ def fused(here: Lab, fuse: Fuse) -> Lab:
 
 @pytest.mark.parametrize("load", [4.0, 0.2], ids=["growing", "shrinking"])
 @pytest.mark.parametrize("step", range(1, 9))
-def test_killed_at_any_step_the_next_run_converges_and_the_journal_is_whole(
+def test_fault_33_killed_at_any_step_the_next_run_converges_and_the_journal_is_whole(
     lab: Callable[..., Lab], load: float, step: int
 ) -> None:
     first = fused(lab(load=load, replicas=4), Fuse(step))

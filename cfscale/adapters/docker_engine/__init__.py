@@ -3,9 +3,10 @@
 The library's own deadline is a minute; here an engine that accepts and never answers is out of reach after two seconds.
 """
 
+import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from math import ceil
 from socket import socket
 from threading import Lock
@@ -16,13 +17,14 @@ import msgspec
 from cfscale.adapters.docker_engine.connection import GoneError, answering, connect
 from cfscale.adapters.docker_engine.containers import PROJECT, SERVICE, Details, Listed, Register, replica
 from cfscale.adapters.docker_engine.stats import Measured, Stats, StatsReader
+from cfscale.adapters.docker_engine.streams import Statistics
 from cfscale.core.samples import Replica
 from cfscale.errors import ActionError, UnavailableError
 
 if TYPE_CHECKING:
     from docker import APIClient
 
-__all__ = ["DockerEngine", "StatsReader"]
+__all__ = ["DockerEngine", "Statistics", "StatsReader"]
 
 _ONE_OFF = "com.docker.compose.oneoff"
 _PATIENCE_SECONDS = 5.0
@@ -43,6 +45,7 @@ class DockerEngine:
         self._patient: APIClient | None = None
         self._connecting = Lock()
         self._register = Register(self._details)
+        self._disk = ""
 
     def close(self) -> None:
         """Close the connections; the next question opens new ones."""
@@ -140,9 +143,39 @@ class DockerEngine:
         except GoneError:
             return None
         details = self._details(container)
-        if details is None:
+        return None if details is None else _measured(stats, details)
+
+    def follow(self, container: str) -> Iterator[Measured]:
+        """The engine's statistics of one container as they come, until it is gone. Raises UnavailableError."""
+        client = self._patient_client()
+        details: Details | None = None
+        with suppress(GoneError), answering(), closing(client.stats(container, stream=True, decode=False)) as lines:
+            for line in lines:
+                stats = msgspec.json.decode(line, type=Stats, strict=False)
+                if not stats.running:
+                    return  # of a stopped container nothing more is told; a new start is asked for anew
+                details = details or self._details(container)
+                if details is None:
+                    return
+                yield _measured(stats, details)
+
+    def disk_ratio(self) -> float | None:
+        """How full the disk is on which this engine keeps its data; None where that cannot be seen from here."""
+        self._disk = self._disk or self._data()
+        try:
+            disk = os.statvfs(self._disk)
+        except (OSError, ValueError):  # a path that leads nowhere
             return None
-        return Measured(stats, details.state.started_at, details.cpu_limit_cores, details.host_config.memory or None)
+        used = disk.f_blocks - disk.f_bfree
+        return used / (used + disk.f_bavail) if used + disk.f_bavail else None
+
+    def _data(self) -> str:
+        """The engine's data directory; a path that leads nowhere for an engine on another machine."""
+        client = self._client()
+        if not str(client.base_url).startswith("http+docker://"):
+            return "\0"
+        with answering():
+            return str(client.info().get("DockerRootDir") or "\0")
 
     def _list(self, project: str) -> list[Listed]:
         client = self._client()
@@ -169,6 +202,10 @@ class DockerEngine:
         with self._connecting:
             self._patient = self._patient or connect(_PATIENCE_SECONDS, version)
             return self._patient
+
+
+def _measured(stats: Stats, details: Details) -> Measured:
+    return Measured(stats, details.state.started_at, details.cpu_limit_cores, details.host_config.memory or None)
 
 
 def _at_least(version: str, wanted: str) -> bool:

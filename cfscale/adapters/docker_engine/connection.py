@@ -90,6 +90,7 @@ def answering(refused: type[CfscaleError] = UnavailableError) -> Iterator[None]:
     """
     from docker.errors import APIError, DockerException, NotFound
     from requests import RequestException
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
@@ -99,7 +100,7 @@ def answering(refused: type[CfscaleError] = UnavailableError) -> Iterator[None]:
         raise refused(f"the Docker engine refused: {_line(exc.explanation or exc)}") from exc
     except msgspec.ValidationError as exc:
         raise UnavailableError(f"the Docker engine's answer is not understood: {_line(exc)}") from exc
-    except (DockerException, RequestException, OSError) as exc:
+    except (DockerException, RequestException, HTTPError, OSError) as exc:
         raise UnavailableError(_cause(exc)) from exc
 
 

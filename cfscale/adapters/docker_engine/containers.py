@@ -17,7 +17,8 @@ SERVICE = "com.docker.compose.service"
 _STATES = {
     "running": ReplicaState.READY,
     "paused": ReplicaState.PAUSED,
-    "created": ReplicaState.STARTING,
+    # what a start that failed leaves behind; nothing starts it but the next attempt
+    "created": ReplicaState.STOPPED,
     "restarting": ReplicaState.STARTING,
 }
 _REASON_CHARACTERS = 120
@@ -72,6 +73,8 @@ class State(msgspec.Struct, rename="pascal"):
     pid: int
     started_at: str
     health: HealthState | None = None
+    finished_at: str = ""
+    oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
 
 
 class HostConfig(msgspec.Struct, rename="pascal"):
@@ -153,7 +156,15 @@ def replica(listed: Listed, details: Details, port: int | None, networks: Sequen
         pid=details.state.pid or None,
         restarts=details.restart_count,
         reason=_reason(listed, details, state),
+        oom_killed_at=_oom_killed_at(details),
     )
+
+
+def _oom_killed_at(details: Details) -> float | None:
+    """When it was last killed for lack of memory: the engine remembers that over the restart which follows."""
+    if not details.state.oom_killed:
+        return None
+    return datetime.fromisoformat(details.state.finished_at or details.state.started_at).timestamp()
 
 
 def _address(endpoints: Mapping[str, Endpoint], networks: Sequence[str]) -> str | None:

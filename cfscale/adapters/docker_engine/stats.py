@@ -1,11 +1,11 @@
 """Usage by the engine's own statistics: where cgroup files are out of reach, as on a remote engine.
 
 One answer a container, all asked for at once, each compared with our own previous one. Engines before 23.0.8 take one
-to two seconds for an answer.
+to two seconds for an answer: ``streams`` follows those instead.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -60,25 +60,37 @@ class Stats(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An answer with the container's start and limits, which it does not tell."""
+    """An answer with the container's start and limits, which it does not tell, and when it came (None: just now)."""
 
     stats: Stats
     started_at: str
     cpu_limit_cores: float | None
     memory_limit_bytes: int | None
+    at_seconds: float | None = None
+    taken_at: float | None = None
 
 
 class StatsReader:
-    """Usage since the previous call, by replica, from ``measure`` (None: gone; may raise UnavailableError)."""
+    """Usage since the previous call, by replica, from ``measure`` (None: gone; may raise UnavailableError).
 
-    def __init__(self, measure: Callable[[str], Measured | None], clock: Callable[[], float] = time.monotonic) -> None:
+    ``keep`` is told whose statistics are still wanted.
+    """
+
+    def __init__(
+        self,
+        measure: Callable[[str], Measured | None],
+        clock: Callable[[], float] = time.monotonic,
+        keep: Callable[[Collection[str]], None] = lambda _: None,
+    ) -> None:
         self._measure = measure
         self._clock = clock
+        self._keep = keep
         self._previous: Mapping[str, Reading] = {}
 
     def read(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """The usage of these replicas; one that is gone, does not run or does not answer is left out."""
         readings: list[Reading | None] = []
+        self._keep([replica.id for replica in replicas])
         if replicas:
             with ThreadPoolExecutor(min(len(replicas), _THREADS)) as pool:
                 readings = list(pool.map(self._reading, (replica.id for replica in replicas)))
@@ -97,8 +109,8 @@ class StatsReader:
         return Reading(
             replica=container,
             source="engine-api",
-            at_seconds=self._clock(),
-            taken_at=time.time(),
+            at_seconds=self._clock() if measured.at_seconds is None else measured.at_seconds,
+            taken_at=time.time() if measured.taken_at is None else measured.taken_at,
             life=measured.started_at,
             cpu_seconds=cpu.cpu_usage.total_usage / 1e9,
             memory_bytes=working_set,

@@ -3,79 +3,130 @@
 import asyncio
 import errno
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib import import_module
+from time import monotonic, time
 
-from cfscale.adapters.probes.http import Answer, Dial, probe_http
-from cfscale.adapters.probes.jsonrpc import probe_jsonrpc
-from cfscale.adapters.probes.network import AnswerError, BlindError, Network, Wire
+from cfscale.adapters.probes.certificate import ending
+from cfscale.adapters.probes.http import UP, probe_http
+from cfscale.adapters.probes.network import Answer, AnswerError, BlindError, Dialer, Network
 from cfscale.adapters.probes.redis import probe_redis
-from cfscale.adapters.probes.tcp import probe_tcp
-from cfscale.core.health import ALIVE, Attempt, State, Target, shown
-from cfscale.core.plan import Health, HealthKind
+from cfscale.adapters.probes.tcp import probe_tcp, probe_tls
+from cfscale.core.health import ALIVE, Attempt, Kind, State, Target, shown
+from cfscale.core.plan import Health
 
-PROBES: Mapping[HealthKind, Callable[[Dial, Target], Awaitable[Answer]]] = {
-    HealthKind.HTTP: probe_http,
-    HealthKind.TCP: probe_tcp,
-    HealthKind.REDIS: probe_redis,
-    HealthKind.JSONRPC: probe_jsonrpc,
-    HealthKind.NONE: probe_tcp,  # no question to ask: being reachable is all there is to learn
+# Where this host could not look for so long, and for half of the time limit, it was busy or asleep, and the target is not
+# to blame. Less than that is: what arrived meanwhile has been kept by the system and was seen before the deadline was.
+LATE_SECONDS, LATE_RATIO = 0.25, 0.5
+_UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT})
+_OWN_FAULTS = _UNREACHABLE | {
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.EADDRNOTAVAIL,
+    errno.EACCES,
+    errno.EPERM,
 }
-# a deadline that is noticed this much too late says that this host slept or was overloaded, not that the target is down
-LATE_SECONDS = 1.0
-_OWN_FAULTS = frozenset(
-    {
-        errno.EMFILE,
-        errno.ENFILE,
-        errno.ENOBUFS,
-        errno.ENOMEM,
-        errno.EADDRNOTAVAIL,
-        errno.ENETUNREACH,
-        errno.ENETDOWN,
-        errno.EAFNOSUPPORT,
-        errno.EACCES,
-        errno.EPERM,
-    }
+
+Probe = Callable[[Dialer, Target], Awaitable[Answer]]
+
+
+def _later(module: str) -> Probe:
+    """A probe whose module is imported when it is needed: most rounds need few protocols."""
+
+    async def probe(dial: Dialer, target: Target) -> Answer:
+        found: Probe = getattr(import_module(f"cfscale.adapters.probes.{module}"), f"probe_{module}")
+        return await found(dial, target)
+
+    return probe
+
+
+def warm(network: Network, targets: Iterable[Target]) -> None:
+    """Load beforehand what these targets take: done in the middle of a round it would count as their latency."""
+    for kind in {target.kind for target in targets} & _LATER:
+        import_module(f"cfscale.adapters.probes.{kind.value}")
+    for h2 in {target.kind is Kind.GRPC for target in targets if target.tls}:
+        network.context(verify=True, h2=h2)
+
+
+_LATER = frozenset(
+    {Kind.AGENT, Kind.DNS, Kind.POSTGRES, Kind.GRPC, Kind.JSONRPC, Kind.EXEC, Kind.DOCKER, Kind.HEARTBEAT}
 )
+PROBES: Mapping[Kind, Probe] = {
+    Kind.HTTP: probe_http,
+    Kind.TCP: probe_tcp,
+    Kind.TLS: probe_tls,
+    Kind.REDIS: probe_redis,
+    Kind.AGENT: _later("agent"),
+    Kind.DNS: _later("dns"),
+    Kind.POSTGRES: _later("postgres"),
+    Kind.GRPC: _later("grpc"),
+    Kind.JSONRPC: _later("jsonrpc"),
+    Kind.EXEC: _later("exec"),
+    Kind.DOCKER: _later("docker"),
+    Kind.HEARTBEAT: _later("heartbeat"),
+    Kind.NONE: probe_tcp,  # no question to ask: being reachable is all there is to learn
+}
+
+
+_UNKNOWN = State.UNKNOWN
 
 
 async def ask(target: Target, network: Network) -> Attempt:
     """What the target answers; never raises for anything that the target or the network does."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    deadline = began + target.health.timeout_seconds
-    opened: list[Wire] = []
+    began, missed = monotonic(), network.pulse.missed
+    dial = Dialer(network, target, began + target.health.timeout_seconds)
+    late = unreachable = False
     try:
-        state, reason = await _answer(target, network, deadline, opened)
+        state, reason = await _answer(dial, target)
     except BlindError as error:
         state, reason = State.UNKNOWN, str(error)
     except AnswerError as error:
         state, reason = State.DOWN, str(error)
     except TimeoutError:
-        state, reason = _silent(target, loop.time() - deadline, connected=bool(opened))
+        lost = max(network.pulse.missed - missed, monotonic() - dial.deadline)
+        late = lost > max(LATE_SECONDS, LATE_RATIO * target.health.timeout_seconds)
+        state, reason = _overslept(lost) if late else _silent(dial)
     except OSError as error:
         state, reason = _failed(error)
+        unreachable = error.errno in _UNREACHABLE
     finally:
-        for wire in opened:
-            wire.abort()
-    return Attempt(state, shown(reason), None if state is State.UNKNOWN else loop.time() - began)
+        dial.close()
+    latency = None if state is _UNKNOWN else monotonic() - began
+    expires = dial.certificate.not_after if dial.certificate else None
+    return Attempt(
+        state, shown(reason), latency, dial.phases(began), dial.status, expires, late, unreachable, dial.remote
+    )
 
 
-async def _answer(target: Target, network: Network, deadline: float, opened: list[Wire]) -> Answer:
-    addresses = await network.resolve(target, deadline)
-
-    async def dial() -> Wire:
-        opened.append(await network.connect(target, addresses))
-        return opened[-1]
-
-    async with asyncio.timeout_at(deadline):
-        return await PROBES[target.health.kind](dial, target)
+async def _answer(dial: Dialer, target: Target) -> Answer:
+    await dial.resolve()
+    return _certified(dial, await PROBES[target.kind](dial, target))
 
 
-def _silent(target: Target, late: float, *, connected: bool) -> Answer:
-    if late > LATE_SECONDS:
-        return State.UNKNOWN, f"this host was too busy to look: its clock ran {late:.1f} s past the deadline"
-    where = "connected, but no whole answer" if connected else "no connection"
-    return State.DOWN, f"{where} within {target.health.timeout_seconds:g} s"
+def _certified(dial: Dialer, answer: Answer) -> Answer:
+    """The answer in the light of the certificate behind it: one that fails or expires soon makes an up degraded."""
+    state, reason = answer
+    if dial.certificate is None or state is not UP:
+        return answer
+    if dial.refused:
+        return State.DEGRADED, f"{reason}; {dial.refused}"
+    now = time()
+    if dial.certificate.not_after - now < dial.network.policy.expiring_seconds:
+        return State.DEGRADED, f"{reason}; {ending(dial.certificate, now)}"
+    return answer
+
+
+def _overslept(lost: float) -> Answer:
+    return State.UNKNOWN, f"this host was too busy to look: it missed {lost:.1f} s"
+
+
+def _silent(dial: Dialer) -> Answer:
+    if dial.target.kind is Kind.EXEC:
+        return State.DOWN, f"did not end within {dial.target.health.timeout_seconds:g} s"
+    where = "connected, but no whole answer" if dial.connected else "no connection"
+    return State.DOWN, f"{where} within {dial.target.health.timeout_seconds:g} s"
 
 
 def _failed(error: OSError) -> Answer:

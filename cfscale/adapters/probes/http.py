@@ -6,46 +6,49 @@ Proxies and ``.netrc`` do not exist here. The body is read only where its conten
 import json
 import re
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from urllib.parse import quote
 
-from cfscale.adapters.probes.network import AnswerError, Wire
+from msgspec import Struct
+
+from cfscale.adapters.probes.network import Answer, AnswerError, Dialer, Wire
 from cfscale.core.health import State, Target
 from cfscale.core.plan import Health
 
-Dial = Callable[[], Awaitable[Wire]]
-Answer = tuple[State, str]
-
-INTERIM, SUCCESS, REDIRECT = range(100, 200), range(200, 300), range(300, 400)
+SUCCESS, REDIRECT = range(200, 300), range(300, 400)
 TOO_MANY_REQUESTS = 429
-_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?: .*)?", re.DOTALL)
+_FIRST_SUCCESS, _FIRST_REDIRECT = SUCCESS.start, REDIRECT.start
+UP = State.UP  # looked up once: this is asked ten thousand times a round
+_STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] +([0-9]{3})(?: [^\r]*)?(?:\r|\Z)")
 _PATH_SAFE = "/?&=%:@!$'()*+,;~-._[]"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/?&=._-]*", re.ASCII)
+_FIELDS = "User-Agent: cfscale\r\nAccept: application/json, */*\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
 _END_OF_HEAD = b"\r\n\r\n"
+_LINE_END = b"\r\n"
 _END_OF_CHUNKS = b"0\r\n\r\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """A status and, where it was asked for, a body."""
 
     status: int
     body: bytes = b""
 
 
-async def probe_http(dial: Dial, target: Target) -> Answer:
+async def probe_http(dial: Dialer, target: Target) -> Answer:
     """GET the health path; the status decides, and the JSON members where some are expected."""
-    question = request("GET", target.health.path, target)
-    response = await exchange(await dial(), question, with_body=bool(target.health.json))
+    wire = await dial()
+    response = await exchange(wire, request("GET", target.health.path, target), with_body=bool(target.health.json))
+    dial.status = response.status
     return judge(response, target)
 
 
 def judge(response: Response, target: Target) -> Answer:
     """The verdict on a response. 429 comes from a service at work, so it is never down."""
     status, wanted = response.status, target.health.status
-    if status in SUCCESS if target.any_success else status == wanted:
-        wrong = wrong_member(response.body, target.health)
-        return (State.DOWN, wrong) if wrong else (State.UP, f"HTTP {status}")
+    if (_FIRST_SUCCESS <= status < _FIRST_REDIRECT) if target.any_success else status == wanted:
+        wrong = wrong_member(response.body, target.health) if target.health.json else None
+        return (State.DOWN, wrong) if wrong else (UP, f"HTTP {status}")
     if status == TOO_MANY_REQUESTS:
         return State.DEGRADED, "HTTP 429: rate limited"
     if status in REDIRECT:
@@ -82,36 +85,35 @@ def parse_json(body: bytes) -> object:
 def request(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
     """The bytes of one request; whatever a path holds, it stays one path."""
     host = f"[{target.host}]" if ":" in target.host else target.host
-    lines = [
-        f"{method} {quote(path, safe=_PATH_SAFE)} HTTP/1.1",
-        f"Host: {host}:{target.port}",
-        "User-Agent: cfscale",
-        "Accept: application/json, */*",
-        "Accept-Encoding: identity",
-        "Connection: close",
-    ]
+    plain = path if _PLAIN_PATH.fullmatch(path) else quote(path, safe=_PATH_SAFE)
+    head = f"{method} {plain} HTTP/1.1\r\nHost: {host}:{target.port}\r\n{_FIELDS}"
     if target.secret is not None:
-        lines.append(f"Authorization: Basic {b64encode(target.secret.encode()).decode()}")
+        head += f"Authorization: Basic {b64encode(target.secret.encode()).decode()}\r\n"
     if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}\r\n".encode("ascii") + body
 
 
 async def exchange(wire: Wire, question: bytes, *, with_body: bool) -> Response:
     """Send a request and read its response; raises AnswerError for anything that is not HTTP."""
-    wire.send(question)
+    await wire.send(question)
     head, rest = await _read_head(wire)
-    while head.status in INTERIM:  # interim; the cap of the wire ends a flood of them
+    while head.status < _FIRST_SUCCESS:  # interim; the cap of the wire ends a flood of them
         head, rest = await _read_head(wire, rest)
     if not with_body:
         return Response(head.status)
     return Response(head.status, await _read_body(wire, head.fields, rest))
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
+class _Head(Struct, frozen=True):
     status: int
-    fields: Mapping[bytes, bytes]
+    text: bytes
+
+    @property
+    def fields(self) -> Mapping[bytes, bytes]:
+        """The header fields, names in small letters."""
+        fields = (line.partition(b":") for line in self.text.split(b"\r\n")[1:])
+        return {name.strip().lower(): value.strip() for name, _, value in fields}
 
 
 async def _read_head(wire: Wire, data: bytes = b"") -> tuple[_Head, bytes]:
@@ -131,12 +133,10 @@ _SILENT = "the connection was closed without an answer"
 
 
 def _parse_head(head: bytes) -> _Head:
-    first, *lines = head.split(b"\r\n")
-    match = _STATUS_LINE.fullmatch(first)
+    match = _STATUS_LINE.match(head)
     if match is None:
-        raise AnswerError(f"not an HTTP answer: {first[:40].decode('ascii', 'replace')}")
-    fields = (line.partition(b":") for line in lines)
-    return _Head(int(match[1]), {name.strip().lower(): value.strip() for name, _, value in fields})
+        raise AnswerError(f"not an HTTP answer: {head.partition(_LINE_END)[0][:40].decode('ascii', 'replace')}")
+    return _Head(int(match[1]), head)
 
 
 async def _read_body(wire: Wire, fields: Mapping[bytes, bytes], data: bytes) -> bytes:

@@ -15,8 +15,8 @@ what it watches.
 import json
 from collections.abc import Mapping
 
-from cfscale.adapters.probes.http import SUCCESS, TOO_MANY_REQUESTS, Answer, Dial, exchange, parse_json, request
-from cfscale.adapters.probes.network import AnswerError
+from cfscale.adapters.probes.http import SUCCESS, TOO_MANY_REQUESTS, exchange, parse_json, request
+from cfscale.adapters.probes.network import Answer, AnswerError, Dialer
 from cfscale.core.health import State, Target
 
 _NOT_INITIALIZED = -32002
@@ -33,7 +33,7 @@ class _RateLimitedError(Exception):
     """The server counted too many requests of this client."""
 
 
-async def probe_jsonrpc(dial: Dial, target: Target) -> Answer:
+async def probe_jsonrpc(dial: Dialer, target: Target) -> Answer:
     """Ask for ``system_health``, after ``initialize`` where the server wants that first."""
     try:
         reply = await _call(dial, target, "tools/call", _QUESTION)
@@ -48,7 +48,7 @@ async def probe_jsonrpc(dial: Dial, target: Target) -> Answer:
     return (State.DOWN, f"system_health: {problem}") if problem else _judge(reply)
 
 
-async def _call(dial: Dial, target: Target, method: str, params: Mapping[str, object]) -> Mapping[str, object]:
+async def _call(dial: Dialer, target: Target, method: str, params: Mapping[str, object]) -> Mapping[str, object]:
     """The reply to one call; raises AnswerError where there is none."""
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
     response = await exchange(await dial(), request("POST", target.health.rpc_path, target, body), with_body=True)

@@ -1,163 +1,272 @@
-"""Reaching a target: names to addresses, addresses to connections, and which of them may not be reached at all.
+"""Reaching a target: which addresses may be asked at all, and a connection to the first of them that takes one.
 
-Lookups run in threads of their own, one per lookup and at most 64 at a time: names that never resolve hold up neither
-literal addresses nor each other, and a thread stuck in the resolver does not keep the process from ending.
+addresses ─▶ forbidden? ─▶ connect, one after the other ─▶ TLS, verified ─▶ Wire
 """
 
 import asyncio
 import errno
 import socket
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from pathlib import Path
+from time import monotonic, time
+from typing import TYPE_CHECKING, TypeVar
 
-from cfscale.core.health import Target
+from cfscale.adapters.probes.certificate import Validity, earliest, refusal
+from cfscale.adapters.probes.resolver import LOOKUPS, BlindError, Lookup, Resolver, literal, lookup_addresses
+from cfscale.adapters.probes.wire import READ_BYTES, AnswerError, Marks, TlsWire, Wire
+from cfscale.core.health import Kind, Phases, State, Target
 
 if TYPE_CHECKING:
     import ssl
 
-LOOKUPS = 64
-READ_BYTES = 64 * 1024
+__all__ = [
+    "LOOKUPS",
+    "READ_BYTES",
+    "Answer",
+    "AnswerError",
+    "BlindError",
+    "CertificateError",
+    "Dialer",
+    "Network",
+    "Pulse",
+    "TlsPolicy",
+    "Wire",
+    "forbidden",
+    "lookup_addresses",
+]
+Answer = tuple[State, str]
+W = TypeVar("W", bound=Wire)
 _AWS_METADATA = IPv6Address("fd00:ec2::254")
-
-Lookup = Callable[[str, int], list[str]]
-
-
-class BlindError(Exception):
-    """The prober cannot tell: the fault is its own, or its rules forbid the question."""
+_LINK_LOCAL = "169.254."
 
 
-class AnswerError(Exception):
-    """The target answered what no healthy target answers."""
+class CertificateError(AnswerError):
+    """The certificate does not stand for the target."""
 
 
 def forbidden(address: str) -> str | None:
     """Why this IP address is never asked, or None: link-local addresses lead to cloud metadata services."""
-    ip = ip_address(address.partition("%")[0])
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    if ip.is_link_local or ip == _AWS_METADATA:
-        return f"{address} is refused: link-local and metadata addresses are never probed"
-    return None
+    if ":" not in address:
+        refused = address.startswith(_LINK_LOCAL)
+    else:
+        ip = ip_address(address.partition("%")[0])
+        plain = getattr(ip, "ipv4_mapped", None) or ip
+        refused = plain.is_link_local or plain == _AWS_METADATA
+    return f"{address} is refused: link-local and metadata addresses are never probed" if refused else None
 
 
-def lookup_addresses(host: str, port: int) -> list[str]:
-    """The IP addresses of a name, as the system resolves it; blocks, and raises OSError (socket.gaierror)."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+@dataclass(frozen=True, slots=True)
+class TlsPolicy:
+    """How certificates are judged.
+
+    ``authorities`` is a file of trusted ones beside the system's. ``expiring_seconds``: less than that left is
+    degraded. ``tolerant``: one that fails verification is degraded too, rather than down.
+    """
+
+    authorities: Path | None = None
+    expiring_seconds: float = 14 * 86_400.0
+    tolerant: bool = False
 
 
-class Wire:
-    """One connection, from which no more than 64 KiB are ever read."""
+class Pulse:
+    """Feels how late the event loop is: ``missed`` sums up the seconds in which it could not look at anything."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._left = READ_BYTES
+    _SECONDS = 0.05
+    _NOTABLE_SECONDS = 0.05
 
-    def send(self, data: bytes) -> None:
-        """Queue bytes to be sent; questions are small, so nothing waits for room."""
-        self._writer.write(data)
+    def __init__(self) -> None:
+        self.missed = 0.0
+        self._beat(None)
 
-    async def read(self) -> bytes:
-        """The next bytes as they come, empty at the end; raises AnswerError beyond the cap."""
-        if self._left == 0:
-            raise AnswerError(f"an answer of more than {READ_BYTES // 1024} KiB; the rest was not read")
-        data = await self._reader.read(self._left)
-        self._left -= len(data)
-        return data
-
-    def abort(self) -> None:
-        """Close at once, whatever is in flight."""
-        self._writer.transport.abort()
+    def _beat(self, due: float | None) -> None:
+        now = monotonic()
+        if due is not None and now - due > self._NOTABLE_SECONDS:
+            self.missed += now - due
+        asyncio.get_running_loop().call_later(self._SECONDS, self._beat, now + self._SECONDS)
 
 
 class Network:
-    """What all attempts of one event loop share: the room for lookups and the TLS settings."""
+    """What all attempts of one event loop share: lookups and TLS settings. A ``lookup`` replaces the name servers."""
 
-    def __init__(self, lookup: Lookup = lookup_addresses, lookups: int = LOOKUPS) -> None:
-        self._lookup = lookup
-        self._room = asyncio.Semaphore(lookups)
+    def __init__(
+        self,
+        lookup: Lookup | None = None,
+        lookups: int = LOOKUPS,
+        policy: TlsPolicy = TlsPolicy(),
+    ) -> None:
+        self.policy = policy
+        self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
+        self._resolver = Resolver(lookup, lookups)
 
     @cached_property
-    def tls(self) -> "ssl.SSLContext":
-        """Verifying, with the system's certificates."""
-        import ssl
+    def pulse(self) -> Pulse:
+        """The pulse of the loop that asks first."""
+        return Pulse()
 
-        return ssl.create_default_context()
+    def context(self, *, verify: bool, h2: bool = False) -> "ssl.SSLContext":
+        """Verifying with the system's certificates and those of the policy, or only fit to read a certificate."""
+        found = self._contexts.get((verify, h2))
+        if found is None:
+            found = self._contexts[verify, h2] = _context(self.policy, verify=verify)
+            found.set_alpn_protocols(["h2"] if h2 else ["http/1.1"])
+        return found
 
     async def resolve(self, target: Target, deadline: float) -> list[str]:
-        """The target's IP addresses by then (loop time); raises BlindError, and AnswerError for a name that is none."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                addresses = await self._addresses(target.host, target.port)
-        except TimeoutError as error:
-            raise BlindError("the name lookup took too long: the resolver may be out of reach") from error
+        """The target's IP addresses by then (monotonic time); raises BlindError, AnswerError for a name that is none."""
+        own = literal(target.host)
+        addresses = [own] if own else await self._resolver.addresses(target.host, target.port, deadline)
         for address in addresses:
             if reason := forbidden(address):
                 raise BlindError(reason)
         return addresses
 
-    async def connect(self, target: Target, addresses: list[str]) -> Wire:
-        """A connection to the first address that takes one; raises OSError.
+    async def connect(self, wire: Wire, target: Target, addresses: list[str]) -> None:
+        """Connect to the first address that takes a connection; raises OSError.
 
         None gets more than its share of the time, so that one that swallows everything does not hide the others.
         """
-        share = target.health.timeout_seconds / len(addresses)
+        if len(addresses) == 1:
+            await wire.connect(*_endpoint(addresses[0], target.port), wire.deadline)
+            return
         problem: OSError | None = None
-        for address in addresses:
+        for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+            now = monotonic()
             try:
-                async with asyncio.timeout(share):
-                    return await self._open(target, address)
+                await wire.connect(*_endpoint(address, target.port), now + (wire.deadline - now) / left)
             except OSError as error:  # a TimeoutError is one
                 problem = error
+                wire.close()
+            else:
+                return
         raise problem or OSError(errno.EADDRNOTAVAIL, "no address")
 
-    async def _open(self, target: Target, address: str) -> Wire:
-        tls = self.tls if target.tls else None
-        reader, writer = await asyncio.open_connection(
-            address, target.port, ssl=tls, server_hostname=target.host if tls else None, limit=READ_BYTES
+
+def _context(policy: TlsPolicy, *, verify: bool) -> "ssl.SSLContext":
+    import ssl
+
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif policy.authorities is not None:
+        context.load_verify_locations(cafile=policy.authorities)
+    return context
+
+
+def _endpoint(address: str, port: int) -> tuple[int, object]:
+    if ":" in address:
+        host, _, zone = address.partition("%")
+        return socket.AF_INET6, (host, port, 0, socket.if_nametoindex(zone) if zone else 0)
+    return socket.AF_INET, (address, port)
+
+
+class Dialer:
+    """Connects to one target as often as its protocol wants, all within the deadline of one attempt.
+
+    It keeps what is worth telling of the way there: moments, the certificate's dates, the last HTTP status.
+    """
+
+    __slots__ = (
+        "_wires",
+        "addresses",
+        "certificate",
+        "deadline",
+        "marks",
+        "network",
+        "refused",
+        "resolved",
+        "status",
+        "target",
+    )
+
+    def __init__(self, network: Network, target: Target, deadline: float, marks: Marks | None = None) -> None:
+        self.network, self.target, self.deadline = network, target, deadline
+        self.marks = marks or Marks()
+        self.addresses: list[str] = []
+        self.resolved: float | None = None
+        self.certificate: Validity | None = None
+        self.refused = ""
+        self.status: int | None = None
+        self._wires: list[Wire] = []
+
+    async def resolve(self) -> None:
+        """Find the addresses; raises BlindError, and AnswerError for a name that is none."""
+        if self.target.host and not self.target.host.startswith("/"):
+            self.addresses = await self.network.resolve(self.target, self.deadline)
+            self.resolved = monotonic()
+
+    async def __call__(self) -> Wire:
+        """A connection, over TLS where the target asks for it. Raises OSError, and CertificateError."""
+        if not self.target.tls:
+            return await self._connected(Wire(self.deadline, self.marks))
+        import ssl
+
+        wire = await self._connected(TlsWire(self.deadline, self.marks))
+        try:
+            await wire.upgrade(self.network.context(verify=True, h2=self._speaks_h2), self.target.host)
+        except ssl.SSLCertVerificationError as error:
+            return await self._unverified(error)
+        self.certificate = earliest(wire.chain)
+        return wire
+
+    async def _unverified(self, error: "ssl.SSLCertVerificationError") -> TlsWire:
+        """The connection once more, to read the certificate that was refused."""
+        code, message = error.verify_code, error.verify_message
+        try:
+            wire = await self._connected(TlsWire(self.deadline, self.marks))
+            await wire.upgrade(self.network.context(verify=False, h2=self._speaks_h2), self.target.host)
+        except OSError as again:  # it was there a moment ago
+            raise CertificateError(refusal(code, message, None, time())) from again
+        self.certificate = earliest(wire.chain)
+        self.refused = refusal(code, message, self.certificate, time())
+        if not self.network.policy.tolerant:
+            raise CertificateError(self.refused)
+        return wire
+
+    async def _connected(self, wire: W) -> W:
+        self._wires.append(wire)
+        if self.target.host.startswith("/"):
+            await wire.connect(socket.AF_UNIX, self.target.host, self.deadline)
+        else:
+            await self.network.connect(wire, self.target, self.addresses)
+        return wire
+
+    def close(self) -> None:
+        """Close all connections."""
+        for wire in self._wires:
+            wire.close()
+
+    @property
+    def _speaks_h2(self) -> bool:
+        return self.target.kind is Kind.GRPC
+
+    @property
+    def connected(self) -> bool:
+        """Whether a connection came about."""
+        return self.marks.connected is not None
+
+    @property
+    def remote(self) -> bool:
+        """Whether it did so with another machine."""
+        return (
+            self.connected
+            and bool(self.addresses)
+            and not any(address.startswith("127.") or address == "::1" for address in self.addresses)
         )
-        return Wire(reader, writer)
 
-    async def _addresses(self, host: str, port: int) -> list[str]:
-        try:
-            return [str(ip_address(host))]
-        except ValueError:
-            await self._room.acquire()
-        return await self._looked_up(host, port)
-
-    async def _looked_up(self, host: str, port: int) -> list[str]:
-        """Resolve in a thread. It frees its place when it ends, even where nobody waits for it any more."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[str]] = loop.create_future()
-
-        def settle(found: list[str], problem: Exception | None) -> None:
-            self._room.release()
-            if not answer.done():
-                answer.set_exception(problem) if problem else answer.set_result(found)
-
-        def resolve() -> None:
-            outcome = _resolved(self._lookup, host, port)
-            with suppress(RuntimeError):  # the loop has ended: nobody waits for the answer
-                loop.call_soon_threadsafe(settle, *outcome)
-
-        try:
-            threading.Thread(target=resolve, name="cfscale-lookup", daemon=True).start()
-        except RuntimeError as error:
-            self._room.release()
-            raise BlindError(f"no thread for the name lookup: {error}") from error
-        return await answer
+    def phases(self, began: float) -> Phases:
+        """Where the time went, for an attempt that began then."""
+        marks = self.marks
+        sent = marks.secured or marks.connected
+        return Phases(
+            _between(began, self.resolved),
+            _between(self.resolved or began, marks.connected),
+            _between(marks.connected, marks.secured),
+            _between(sent, marks.first_byte),
+        )
 
 
-def _resolved(lookup: Lookup, host: str, port: int) -> tuple[list[str], Exception | None]:
-    try:
-        return lookup(host, port), None
-    except socket.gaierror as error:
-        if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-            return [], AnswerError("the name does not resolve")
-        return [], BlindError(f"the name lookup failed: {error.strerror}")
-    except (OSError, UnicodeError) as error:
-        return [], BlindError(f"the name lookup failed: {error}")
+def _between(start: float | None, end: float | None) -> float | None:
+    return None if start is None or end is None else max(0.0, end - start)

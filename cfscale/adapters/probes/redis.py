@@ -1,15 +1,14 @@
 """PING to Redis or Valkey, after AUTH where the password is at hand."""
 
-from cfscale.adapters.probes.http import Answer, Dial
-from cfscale.adapters.probes.network import AnswerError, Wire
+from cfscale.adapters.probes.network import Answer, AnswerError, Dialer, Wire
 from cfscale.core.health import State, Target
 
 
-async def probe_redis(dial: Dial, target: Target) -> Answer:
+async def probe_redis(dial: Dialer, target: Target) -> Answer:
     """+PONG is up, and so is a server that asks for a password nobody gave us; one that refuses ours is degraded."""
     wire = await dial()
     commands = [("PING",)] if target.secret is None else [("AUTH", target.secret), ("PING",)]
-    wire.send(b"".join(_command(*words) for words in commands))
+    await wire.send(b"".join(command(*words) for words in commands))
     *before, answer = await _lines(wire, len(commands))
     if not answer.startswith(("+PONG", "-NOAUTH")):
         return State.DOWN, answer.lstrip("-") if answer.startswith("-") else f"not a redis answer: {answer[:40]}"
@@ -18,7 +17,8 @@ async def probe_redis(dial: Dial, target: Target) -> Answer:
     return State.UP, "PONG" if answer.startswith("+PONG") else "alive; asks for a password"
 
 
-def _command(*words: str) -> bytes:
+def command(*words: str) -> bytes:
+    """The bytes of one command."""
     encoded = [word.encode() for word in words]
     return b"*%d\r\n" % len(encoded) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded)
 

@@ -43,12 +43,16 @@ class Order(Struct, frozen=True):
 
 
 class ProcessEngine:
-    """Runs a plan's services as local processes; ``base_dir`` (the profile's directory) is where they work."""
+    """Runs a plan's services as local processes; ``base_dir`` (the profile's directory) is where they work.
+
+    ``hurried`` says whether the caller was asked to stop: a drain is then left to the supervisor, which goes on with it.
+    """
 
     def __init__(self, plan: DeploymentPlan, state_dir: Path, base_dir: Path) -> None:
         self._plan, self._base_dir = plan, base_dir.absolute()
         self._layout = Layout(state_dir.absolute())
         self._usage: UsageReader | None = None
+        self.hurried: Callable[[], bool] = lambda: False
 
     @property
     def name(self) -> str:
@@ -122,7 +126,7 @@ class ProcessEngine:
         """CPU since the previous call of this engine object, and memory; ``warming`` on the first."""
         from cfscale.adapters.process.usage import UsageReader  # psutil is for those who measure
 
-        self._usage = self._usage or UsageReader(self._plan.services)
+        self._usage = self._usage or UsageReader(self._plan.services, self._layout.state)
         return self._usage.read(replicas)
 
     def grow(self, service: Service, count: int) -> None:
@@ -135,7 +139,7 @@ class ProcessEngine:
     def shrink(self, service: Service, count: int, victims: Sequence[Replica]) -> None:
         """Drain and stop these replicas, leaving ``count``; returns when they are gone."""
         self._request(Scale(service=service.name, count=count, victims=tuple(victim.id for victim in victims)))
-        patience = 2 * service.stop_grace_seconds + 10.0
+        patience = service.drain_limit_seconds + service.stop_grace_seconds + 10.0
         stopped = ", ".join(victim.name for victim in victims)
         self._await(lambda replicas: _present(replicas, service.name) <= count, patience, f"end of {stopped}")
 
@@ -157,6 +161,8 @@ class ProcessEngine:
     def _await(self, reached: Callable[[Sequence[Replica]], bool], patience: float, what: str) -> None:
         deadline = time.monotonic() + patience
         while not reached(self.replicas()):
+            if what.startswith("end of") and self.hurried():
+                raise ActionError(f"{what}: left to the supervisor, which goes on draining")
             if time.monotonic() >= deadline:
                 raise ActionError(f"{what}: not reached within {patience:g} s: 'cfscale status' says how far it came")
             time.sleep(_POLL_SECONDS)

@@ -45,7 +45,7 @@ class Fleet:
             raise ActionError(f"{service}: {count} replicas are not within 0 and {recipe.limit}")
         staying = self.of(service)
         for slot in self._leavers(staying, len(staying) - count, victims):
-            slot.drain(now, self._drain_seconds(slot))
+            slot.drain(now, self._drain_seconds(slot), watched=self._watched(slot))
         for _ in range(count - len(staying)):
             self._slots.append(Slot(recipe, self._free_number(service), self._around, now))
 
@@ -65,9 +65,13 @@ class Fleet:
         return next(number for number in range(1, len(taken) + 2) if number not in taken)
 
     def _drain_seconds(self, slot: Slot) -> float:
-        """How long a replica may stay out of rotation before SIGTERM: the balancer says when it is idle, clients do not."""
-        balanced = self._recipes.balanced and slot.recipe.service.routes
-        return slot.recipe.service.stop_grace_seconds if balanced else UNLISTED_SECONDS
+        """How long a replica may stay out of rotation before SIGTERM; where nobody says when it is idle, not long."""
+        told = self._watched(slot) or not slot.done
+        return slot.recipe.service.drain_limit_seconds if told else UNLISTED_SECONDS
+
+    def _watched(self, slot: Slot) -> bool:
+        """Whether the balancer says when a replica holds no request any more."""
+        return self._recipes.balanced and bool(slot.recipe.service.routes)
 
     def stop_next(self, now: float) -> None:
         """Stop the replicas that are next in the order of stopping, once those before them are gone."""

@@ -17,7 +17,7 @@ from cfscale.adapters.process.health import DOUBT_INTERVAL_SECONDS, Check, Pulse
 from cfscale.adapters.process.launch import Process, Surroundings
 from cfscale.adapters.process.procfs import read_stat
 from cfscale.adapters.process.recipes import Recipe, listen_problem
-from cfscale.core.plan import HealthKind
+from cfscale.core.plan import Health, HealthKind
 from cfscale.core.samples import Replica, ReplicaState
 from cfscale.errors import ActionError
 
@@ -53,6 +53,8 @@ class Slot:
         self._check: Check | None = None
         self._pulse = Pulse(recipe.health, now)
         self._launched, self._backoff = now, Backoff()
+        self._watched, self._drained_by = False, NEVER
+        self.done = recipe.service.drain is None or recipe.service.drain.done is None  # as far as can be asked
 
     @property
     def leaving(self) -> bool:
@@ -98,7 +100,7 @@ class Slot:
         elif self.phase is Phase.RUNNING:
             self._ask(now)
         elif self.phase is Phase.DRAINING:
-            self.stop(now)
+            self._finish_work(now)
         elif self.phase is Phase.STOPPING and self._process is not None:
             self._process.kill()
 
@@ -106,15 +108,25 @@ class Slot:
         """When ``tick`` wants to be called again."""
         return min(self.due, self._check.deadline if self._check else NEVER)
 
-    def drain(self, now: float, seconds: float) -> None:
-        """Leave rotation now and stop after this time, or sooner when ``stop`` is called."""
+    def drain(self, now: float, seconds: float, *, watched: bool) -> None:
+        """Leave rotation now and stop after this time, or sooner: when its work is done, or, watched, on ``stop``."""
         if self.leaving:
             return
         if self._process is None:
             self._finish()
         else:
             self._drop_check()
-            self.phase, self.state, self.due = Phase.DRAINING, ReplicaState.DRAINING, now + seconds
+            self.phase, self.state, self._drained_by = Phase.DRAINING, ReplicaState.DRAINING, now + seconds
+            self._watched = watched
+            self.due = self._drained_by if self.done else now
+
+    def _finish_work(self, now: float) -> None:
+        """Ask a replica out of rotation whether its work is done, until its time is up."""
+        drain = self.recipe.service.drain
+        if now >= self._drained_by or drain is None or drain.done is None:
+            self.stop(now)
+        else:
+            self._question(drain.done, now)
 
     def stop(self, now: float) -> None:
         """End the process now: SIGTERM, its grace period, SIGKILL; all of it is the shim's work."""
@@ -181,14 +193,19 @@ class Slot:
     def _ask(self, now: float) -> None:
         if self.recipe.health.kind is HealthKind.NONE:
             self._become(ReplicaState.READY, "")
-        elif self._check is None:
-            try:
-                self._check = check = Check(self.address, self.recipe.health, now)
-            except OSError:  # out of descriptors, or of name service: says nothing of the replica
-                self.due = now + DOUBT_INTERVAL_SECONDS
-                return
-            self._around.selector.register(check.socket, check.events, lambda now: self._advance(check, now))
-            self._judge(now)
+        else:
+            self._question(self.recipe.health, now)
+
+    def _question(self, health: Health, now: float) -> None:
+        if self._check is not None:
+            return
+        try:
+            self._check = check = Check(self.address, health, now)
+        except OSError:  # out of descriptors, or of name service: says nothing of the replica
+            self.due = now + DOUBT_INTERVAL_SECONDS
+            return
+        self._around.selector.register(check.socket, check.events, lambda now: self._advance(check, now))
+        self._judge(now)
 
     def _advance(self, check: Check, now: float) -> None:
         if self._check is not check:
@@ -203,6 +220,12 @@ class Slot:
             return
         verdict = self._check.verdict
         self._drop_check()
+        if self.phase is Phase.DRAINING:
+            self.done = verdict[0]
+            self.due = now + DOUBT_INTERVAL_SECONDS
+            if self.done and not self._watched:
+                self.stop(now)
+            return
         state = self._pulse.feel(verdict, self.state, now)
         self._become(state, verdict[1] if state is ReplicaState.UNHEALTHY else "")
         self.due = now + self._pulse.interval(state)

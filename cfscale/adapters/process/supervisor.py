@@ -177,7 +177,7 @@ class Supervisor:
         """Stop drained replicas that hold no request any more; whether some are left that do."""
         draining = [slot for slot in self._fleet if slot.phase is Phase.DRAINING and slot.recipe.service.routes]
         sessions = self._rotation.sessions() if draining else {}
-        busy = [slot for slot in draining if sessions.get(f"{slot.service}/{slot.name}", 0) > 0]
+        busy = [slot for slot in draining if not slot.done or sessions.get(f"{slot.service}/{slot.name}", 0) > 0]
         for slot in draining:
             if slot not in busy:
                 slot.stop(now)

@@ -6,6 +6,10 @@ account. Limits are those of the plan; nothing enforces them on local processes.
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
 
 from cfscale.adapters.process.procfs import Stat, read_stat
 from cfscale.adapters.process.tree import Table, cpu_seconds, memory_bytes, read_table
@@ -18,18 +22,20 @@ SHORTEST_WINDOW_SECONDS = 0.2
 class UsageReader:
     """Usage since the previous call; keeps its own previous readings, by replica id."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, services: Sequence[Service], folder: Path) -> None:
+        """``folder`` is on the disk that the replicas share."""
         self._services = {service.name: service for service in services}
+        self._folder = folder
         self._previous: dict[str, tuple[float, float]] = {}
 
     def read(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
         """The usage of the replicas that still are the processes they were; the others are left out."""
         present = [(replica, stat) for replica in replicas if (stat := _verified(replica)) is not None]
-        table = read_table()
+        table, disk = read_table(), _disk_ratio(self._folder)
         self._previous = {
             replica.id: self._previous[replica.id] for replica, _ in present if replica.id in self._previous
         }
-        return tuple(self._usage(replica, stat, table) for replica, stat in present)
+        return tuple(replace(self._usage(replica, stat, table), disk_ratio=disk) for replica, stat in present)
 
     def _usage(self, replica: Replica, stat: Stat, table: Table) -> Usage:
         # the shim is the parent: children that outlived their own parent are in its account
@@ -60,6 +66,13 @@ class UsageReader:
             return window, None
         self._previous[replica] = (now, seconds)
         return window, (seconds - before) / window
+
+
+def _disk_ratio(folder: Path) -> float | None:
+    try:
+        return psutil.disk_usage(str(folder)).percent / 100
+    except OSError:
+        return None
 
 
 def _verified(replica: Replica) -> Stat | None:

@@ -9,7 +9,7 @@ from cfscale.core.graph import edges, platform
 from cfscale.core.plan import Damping as PlanDamping
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.plan import Service as PlanService
-from cfscale.core.promises import Predictive, Promises
+from cfscale.core.promises import Law, Promises
 from cfscale.core.units import format_cpu
 from cfscale.render import context, proxy
 from cfscale.render.helm import database, guard, operate
@@ -44,7 +44,7 @@ _YEAR_DAYS = 365
 _PRIVATE = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]
 _HPA_LONGEST_PERIOD = 1800
 _HPA_LONGEST_WINDOW = 3600
-_NONE = Promises(predictive=Predictive(0.0, 0.0, 1, 0.0))
+_NONE = Promises(predictive=Law(0.0, 0.0, 1, 0.0))
 
 
 def values_of(plan: DeploymentPlan) -> Values:

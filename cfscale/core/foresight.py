@@ -1,0 +1,112 @@
+"""The forecast of a live service: ticks become minutes, minutes are learned, and what was learned outlives the process.
+
+    situation of a tick ──mean over a minute──▶ Forecast.learn ──▶ Outlook, good until the next minute is over
+
+What is kept on disk are the minutes alone (``Loads``); learning them again gives the same forecast.
+"""
+
+from dataclasses import dataclass, field
+from math import ceil
+
+from msgspec import Struct
+
+from cfscale.core.forecast import DAY, WEEK, Forecast, Outlook
+from cfscale.core.plan import Forecasting
+from cfscale.core.policy import Situation
+
+STEP_SECONDS = 60.0
+_KEPT = int((WEEK + DAY) / STEP_SECONDS)
+
+
+class Loads(Struct, frozen=True):
+    """The load of a service by the minute, in replicas, from ``started`` on, and how far it filled those ready.
+
+    A minute of which nothing is known holds a load below zero.
+    """
+
+    started: float
+    loads: tuple[float, ...]
+    utilisations: tuple[float, ...]
+
+
+@dataclass(slots=True)
+class Foresight:
+    """The forecast of one service; ``goal`` is the share of minutes that may be short, ``strict`` says how it is meant."""
+
+    tuning: Forecasting
+    goal: float
+    strict: bool
+    started: float = 0.0
+    _loads: list[float] = field(default_factory=list)
+    _utilisations: list[float] = field(default_factory=list)
+    _minute: int = 0
+    _seen: list[tuple[float, float]] = field(default_factory=list)
+    _forecast: Forecast | None = None
+
+    @property
+    def loads(self) -> Loads:
+        """What there is to keep."""
+        return Loads(self.started, tuple(self._loads), tuple(self._utilisations))
+
+    def recall(self, kept: Loads) -> None:
+        """Take up the minutes that an earlier process kept."""
+        self.started, self._minute = kept.started, int(kept.started // STEP_SECONDS) + len(kept.loads)
+        self._loads, self._utilisations = list(kept.loads), list(kept.utilisations)
+        self._forecast = None
+
+    def see(self, situation: Situation, startup_seconds: float | None) -> Outlook | None:
+        """Take in one tick and return what is to be expected; the start-up time is the one last measured."""
+        minute = int(situation.time // STEP_SECONDS)
+        if minute != self._minute:
+            self._close(minute, situation.time)
+        cpu = situation.cpu
+        if cpu.reporting:
+            # replicas that do not report are taken to be as busy as those that do
+            self._seen.append((cpu.mean * cpu.expected, cpu.mean))
+        self._expect(startup_seconds or self.tuning.startup_seconds)
+        return self._forecast.outlook() if self._forecast else None
+
+    def _close(self, minute: int, time: float) -> None:
+        """The minute is over: learn its mean, and nothing of those in which no tick fell."""
+        gap = minute - self._minute
+        if not self._loads or gap < 0 or gap > _KEPT // 2:  # the first one, a clock set back, an age ago
+            if not self._seen or gap != 1:
+                self._restart(minute, time)
+                return
+            self.started = self._minute * STEP_SECONDS
+        if self._seen:
+            count = len(self._seen)
+            self._learn(sum(load for load, _ in self._seen) / count, sum(full for _, full in self._seen) / count)
+        for _ in range(gap - bool(self._seen)):
+            self._learn(-1.0, 0.0)
+        self._minute, self._seen = minute, []
+
+    def _restart(self, minute: int, time: float) -> None:
+        self.started, self._minute, self._seen = time // STEP_SECONDS * STEP_SECONDS, minute, []
+        self._loads, self._utilisations, self._forecast = [], [], None
+
+    def _learn(self, load: float, utilisation: float) -> None:
+        self._loads.append(round(load, 4))
+        self._utilisations.append(round(utilisation, 4))
+        if len(self._loads) > _KEPT + DAY / STEP_SECONDS:
+            surplus = len(self._loads) - _KEPT
+            del self._loads[:surplus], self._utilisations[:surplus]
+            self.started += surplus * STEP_SECONDS
+        if self._forecast is not None:
+            _teach(self._forecast, self._loads[-1], self._utilisations[-1])
+
+    def _expect(self, startup_seconds: float) -> None:
+        """Learn all minutes again where the horizon has changed: a forecast is one of a certain distance."""
+        ahead = ceil(startup_seconds / STEP_SECONDS) + 1
+        if self._forecast is not None and self._forecast.ahead == ahead:
+            return
+        self._forecast = Forecast(self.tuning, STEP_SECONDS, ahead, self.goal, strict=self.strict)
+        for load, utilisation in zip(self._loads, self._utilisations, strict=True):
+            _teach(self._forecast, load, utilisation)
+
+
+def _teach(forecast: Forecast, load: float, utilisation: float) -> None:
+    if load < 0:
+        forecast.skip()
+    else:
+        forecast.learn(load, utilisation)
