@@ -44,4 +44,6 @@ bench: .venv/installed
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/sample.py
+	$(BIN)/python bench/cgroups.py
+	$(BIN)/python bench/tick.py
 	$(BIN)/python bench/probe.py

@@ -65,10 +65,13 @@ CFSCALE = sorted(
 )
 # run by the end-to-end test that has an engine in swarm mode
 ON_SWARM = [line for line in CFSCALE if "--engine swarm" in line]
-HERE = [line for line in CFSCALE if line not in ON_SWARM]
-STOPS = [line for line in HERE if line.split()[1] == "down"]
-RUNNING = [line for line in HERE if line.split()[1] in OF_THE_DEPLOYMENT or line == "cfscale explain last"]
-STARTS_NOTHING = [line for line in HERE if line not in (*RUNNING, *STOPS)]
+STOPS = [line for line in CFSCALE if line.split()[1] == "down" and line not in ON_SWARM]
+RUNNING = [
+    line
+    for line in CFSCALE
+    if (line.split()[1] in OF_THE_DEPLOYMENT or line == "cfscale explain last") and line not in ON_SWARM
+]
+STARTS_NOTHING = [line for line in CFSCALE if line not in (*RUNNING, *STOPS, *ON_SWARM)]
 
 
 def test_nothing_is_shown_that_is_neither_run_nor_excused() -> None:

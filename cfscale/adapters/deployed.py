@@ -19,7 +19,8 @@ from cfscale.core.deviation import Deployed
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
 from cfscale.errors import InputError
 
-NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+STACK = "stack.yaml"
+NAMES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml", STACK)
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 64
 MAX_NODES = 100_000

@@ -65,6 +65,7 @@ class State:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._seen: tuple[tuple[int, int, int] | None, Mapping[str, Pause]] = (None, {})
 
     def create(self) -> None:
         """Make the folder, for this user alone; one that exists keeps its mode. Raises ActionError."""
@@ -96,12 +97,23 @@ class State:
 
     def pause_of(self, service: str) -> Pause:
         """What is paused for one service, whether by its own name or for all."""
-        pauses = self.pauses()
+        pauses = self._current_pauses()
         found = [pauses[name] for name in (service, ALL_SERVICES) if name in pauses]
         return Pause(
             max((pause.scale_in_until for pause in found), default=0.0),
             max((pause.scale_out_until for pause in found), default=0.0),
         )
+
+    def _current_pauses(self) -> Mapping[str, Pause]:
+        """The pauses, read again only where their file is another one: they are asked for once a service and tick."""
+        try:
+            stat = (self.folder / "pauses.json").stat()
+        except OSError:
+            return self.pauses()
+        mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._seen[0] != mark:
+            self._seen = (mark, self.pauses())
+        return self._seen[1]
 
     def pause(self, service: str, *, scale_in_until: float | None, scale_out_until: float | None) -> None:
         """Pause a service (or ``*``) until then, per direction; None leaves a direction as it is, 0 resumes it."""

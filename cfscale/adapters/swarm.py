@@ -27,6 +27,8 @@ from cfscale.errors import ActionError
 
 MANIFEST = "stack.yaml"
 _VARIABLES = ".env"
+# what joins the members of a service, once they are there
+_JOBS = {"memory": "memory-form"}
 _SECRETS_VARIABLE = "CFSCALE_SECRETS"
 _COMMAND_SECONDS = 120.0
 _UP_SECONDS = 900.0  # images may have to be pulled, and an update goes replica by replica
@@ -128,6 +130,7 @@ class SwarmEngine:
             self._docker("stack", "deploy", *options, *files, self._plan.name)
         try:
             self._await(wanted, before, StackService.settled, _UP_SECONDS)
+            self._await(self._jobs(), before, _has_ended, _UP_SECONDS)
         except ActionError as error:
             if before or has_run(self._manager.services(self._plan.name).values()):
                 raise ActionError(f"{error}: see 'docker stack ps {self._plan.name}'") from error
@@ -141,6 +144,10 @@ class SwarmEngine:
             name: 1 if service.members else counts.get(service.name, service.replicas)
             for name, service in self._plan.parts.items()
         }
+
+    def _jobs(self) -> dict[str, int]:
+        """What runs once and must have ended before the stack can be used."""
+        return {job: 1 for name, job in _JOBS.items() if self._plan.find(name) is not None}
 
     def _label_nodes(self) -> None:
         """Give what keeps data a node, where it has none yet."""
@@ -265,6 +272,10 @@ def _running(services: Mapping[str, StackService], name: str) -> int:
 
 def _has_started(service: StackService, count: int) -> bool:
     return service.replicas == service.started == count
+
+
+def _has_ended(service: StackService, _count: int) -> bool:
+    return service.completed
 
 
 def _has_shrunk(service: StackService, count: int) -> bool:

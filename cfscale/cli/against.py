@@ -7,11 +7,12 @@ another. Exit 3: nothing is known to be wrong, but a value is left to a variable
 from pathlib import Path
 
 from cfscale.adapters.assets import load_catalogue
-from cfscale.adapters.deployed import manifest, read_deployed
+from cfscale.adapters.deployed import STACK, manifest, read_deployed
 from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.core.deviation import DANGEROUS, DEVIATIONS_SCHEMA, Deviation, Deviations, Tolerance, Verdict, compare
 from cfscale.core.plan import DeploymentPlan
+from cfscale.core.swarm import UNCHECKED, carried
 from cfscale.core.units import format_cpu, format_duration, format_size
 from cfscale.render.families import health_command
 
@@ -29,13 +30,16 @@ def against(sized: DeploymentPlan, path: str, output: Output) -> int:
 
 
 def deviations(sized: DeploymentPlan, path: Path) -> Deviations:
-    """All deviations of what a Compose file deploys; raises InputError where it cannot be read."""
+    """All deviations of what a Compose or stack file deploys; raises InputError where it cannot be read."""
     deployed, notes = read_deployed(path)
+    stack = manifest(path).name == STACK
+    sized = carried(sized) if stack else sized
     rules = load_catalogue().rules
     tolerance = Tolerance(
         rules.leaf("sizing.deviation.under").exact / 100, rules.leaf("sizing.deviation.over").exact / 100
     )
     checked = {service.name for service in sized.services if health_command(service) is not None}
+    checked -= UNCHECKED if stack else frozenset()
     known = {service.name for service in sized.services}
     return Deviations(
         schema=DEVIATIONS_SCHEMA,

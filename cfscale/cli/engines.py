@@ -196,13 +196,14 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
 def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     """Docker Swarm acts, and drains by itself: it takes no names of victims, so that no balancer is told of them."""
     from cfscale.adapters.cgroup import CgroupReader
-    from cfscale.adapters.docker_engine import StatsReader
+    from cfscale.adapters.docker_engine import Statistics, StatsReader
     from cfscale.adapters.docker_engine.swarm import DockerSwarm
     from cfscale.adapters.swarm import SwarmEngine
     from cfscale.core.swarm import carried
 
     plan, manager = carried(plan), DockerSwarm()
-    readers = (CgroupReader().read, StatsReader(manager.measure).read)
+    statistics = Statistics(manager.measure, manager.follow)
+    readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
     return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes)
 

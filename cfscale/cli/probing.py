@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _FILE_BYTES = 16 * 1024 * 1024
 _DAY_SECONDS = 86_400.0
 _MANY = 100
-_SPARE_FILES = 64
+_MOST_WORKERS, _SPARE_FILES = 1000, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,25 +125,24 @@ def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) ->
     from cfscale.adapters.probes.ask import ask, warm
     from cfscale.adapters.probes.network import Network, TlsPolicy
     from cfscale.cli.scale import Clock
-    from cfscale.runtime.probing import Survey
+    from cfscale.runtime.probing import WORKERS, Survey
 
     network = Network(policy=policy or TlsPolicy())
     warm(network, targets)
-    return Survey(partial(ask, network=network), Clock(), workers=_workers())
+    most = _most_workers()
+    return Survey(partial(ask, network=network), Clock(), workers=min(WORKERS, most), most=most)
 
 
-def _workers() -> int:
+def _most_workers() -> int:
     """As many questions at once as there is room for open files, which is made first."""
     import resource
 
-    from cfscale.runtime.probing import WORKERS
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 4 * WORKERS + _SPARE_FILES
+    wanted = _MOST_WORKERS + _SPARE_FILES
     if soft < wanted and (hard == resource.RLIM_INFINITY or hard > soft):
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(WORKERS, (soft - _SPARE_FILES // 2) // 2))
+    return max(1, min(_MOST_WORKERS, soft - min(_SPARE_FILES, soft // 2)))
 
 
 def loop_factory(count: int) -> "Callable[[], AbstractEventLoop] | None":

@@ -23,6 +23,8 @@ from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
 TARGETS = ("compose", "swarm", "helm")
+# the program that checks a component's configuration, by the service whose image has it
+_PROGRAMS = {"loadbalancer": "haproxy", "database": "patroni"}
 
 
 def render(
@@ -58,7 +60,8 @@ def render(
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
-    What the target cannot carry of the plan is listed on stderr, and so is what is left for you to do.
+    What the target cannot carry is listed on stderr, what is left for you to do, and what each component's own checker
+    says of its file.
 
     Examples:   cfscale render acme.yaml --target compose --out deploy
 
@@ -81,11 +84,29 @@ def render(
         _write_package(plan, package)
     for line in _remarks(plan, target, out):
         console.note(line)
-    return 0
+    # the configuration of a chart is made in the cluster: there is nothing to check yet
+    return 0 if target == "helm" else _checked(plan, out)
+
+
+def _checked(plan: DeploymentPlan, out: Path) -> int:
+    """Run each component's own checker on what was written; 1 where one refuses it."""
+    from cfscale.adapters.configcheck import run_checkers
+
+    found = {name: service.image for name in ("loadbalancer", "database") if (service := plan.find(name)) is not None}
+    images = {_PROGRAMS[name]: image for name, image in found.items()}
+    refused = 0
+    for item in run_checkers(out, images):
+        console.note(f"{item.checker}: {item.verdict}" + (f": {item.reason}" if item.reason else ""))
+        refused += item.verdict == "refused"
+    return 1 if refused else 0
 
 
 def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     """What the target cannot carry, and what is to be done by hand where 'cfscale up' does not do it."""
+    if target == "compose":
+        from cfscale.core import composeloss
+
+        yield from (loss.line() for loss in composeloss.losses(plan))
     if target == "helm":
         yield from _helm_remarks(plan, out)
     if target != "swarm":

@@ -202,6 +202,10 @@ def _scaler(
     from cfscale.runtime.watch import Scaler
 
     scaler = Scaler(deployment.engine, deployment.plan, services, clock, deployment.state, console.warn)
+    if any(policy.kind == "queue" for policy in deployment.plan.scaling.policies):
+        from cfscale.adapters.backlog import asker
+
+        scaler.backlogs = asker(deployment.plan.scaling.policies)
     if not apply:
         scaler.begin()
         yield scaler

@@ -106,7 +106,7 @@ class Target:
         return bool(host) and not host[-1].isdigit() and ":" not in host and not host.startswith("/")
 
 
-class Phases(Struct, frozen=True):
+class Phases(Struct, frozen=True, gc=False):
     """Where the time of an attempt went; None for what it did not come to, or had no need of."""
 
     resolve_seconds: float | None = None
@@ -115,7 +115,7 @@ class Phases(Struct, frozen=True):
     first_byte_seconds: float | None = None
 
 
-class Attempt(Struct, frozen=True):
+class Attempt(Struct, frozen=True, gc=False):
     """What one question came to. Latency is None where nothing was sent.
 
     ``late``: this host did not look in time, so the question should be put again. ``unreachable``: it has no way to the
@@ -133,7 +133,7 @@ class Attempt(Struct, frozen=True):
     remote: bool = False
 
 
-class Track(Struct, frozen=True):
+class Track(Struct, frozen=True, gc=False):
     """What is known of one target: the last confirmed verdict, and the answers since that may change it.
 
     ``failure`` is the latest failure of the round in hand: a later success does not hide it. ``recent`` has a bit for
@@ -154,7 +154,7 @@ class Track(Struct, frozen=True):
         return ((self.recent ^ (self.recent >> 1)) & (_RECENT >> 1)).bit_count() >= FLAKY_TURNS
 
 
-class Result(Struct, frozen=True):
+class Result(Struct, frozen=True, gc=False):
     """The verdict on one target as it is published.
 
     ``certificate_expires_at`` is in seconds since the epoch, ``predicted_seconds`` how long it is until a limit that

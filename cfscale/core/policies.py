@@ -25,7 +25,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
     "queue": frozenset(("source", "url", "key", "query", "field", "per_replica")),
 }
 _QUEUE = {
-    "redis": ("key", ("redis", "rediss")),
+    "redis": ("key", ("redis",)),
     "prometheus": ("query", ("http", "https")),
     "http": ("field", ("http", "https")),
 }

@@ -40,14 +40,15 @@ class Backlog:
 
     source: str
     waiting: float | None
+    per_replica: float = 1.0
     taken_at: float = 0.0
     problem: str = ""
 
-    @property
-    def sample(self) -> Sample:
-        """The backlog as it is published."""
+    def sample(self, current: int) -> Sample:
+        """The backlog as it is published: what waits, in what the replicas may leave waiting."""
         known = self.waiting is not None
-        return Sample("backlog", self.waiting or 0.0, self.source, 0.0, Quality.OK if known else Quality.STALE)
+        ratio = (self.waiting or 0.0) / (self.per_replica * max(1, current))
+        return Sample("backlog", ratio, self.source, 0.0, Quality.OK if known else Quality.STALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class Situation:
     @property
     def samples(self) -> tuple[Sample, ...]:
         """What was measured, as it is published."""
-        waiting = tuple(backlog.sample for backlog in self.backlogs.values())
+        waiting = tuple(backlog.sample(self.current) for backlog in self.backlogs.values())
         return (*self.cpu.samples, *self.memory.samples, *self.disk.samples, *waiting)
 
     def critical(self, scaling: Scaling) -> bool:

@@ -74,4 +74,4 @@ def shares_of(profile: Profile) -> Mapping[str, Fraction]:
         )
     equal = Fraction(floor(rest / (1 + len(pools) - len(stated)) * _PARTS), _PARTS)
     found = {name: stated.get(name, equal) for name in pools}
-    return {AGENTS: 1 - sum(found.values()), **found}
+    return {AGENTS: 1 - sum(found.values(), Fraction(0)), **found}

@@ -47,8 +47,8 @@ class Replica:
     pid: int | None = None
     restarts: int = 0
     reason: str = ""
-    vouched: bool = False
     oom_killed_at: float | None = None
+    vouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

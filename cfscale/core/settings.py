@@ -51,9 +51,11 @@ def _memory(rules: Rules, *, backups: int) -> Memory:
 
 
 def _monitoring(rules: Rules) -> Monitoring:
-    full = (int(rules.leaf(f"scaling.resource.{name}.scale_up").exact) for name in ("cpu", "memory", "disk"))
+    cpu, memory, disk = (
+        int(rules.leaf(f"scaling.resource.{name}.scale_up").exact) for name in ("cpu", "memory", "disk")
+    )
     critical = int(rules.leaf("scaling.resource.critical").exact)
-    return Monitoring(rules.leaf("metrics.collection_interval_stated").seconds, *full, critical)
+    return Monitoring(rules.leaf("metrics.collection_interval_stated").seconds, cpu, memory, disk, critical)
 
 
 def database_of(rules: Rules, *, pools: int) -> Database:

@@ -96,6 +96,11 @@ class StackService:
         """How many replicas still run what the service said before."""
         return sum(task.wanted and not task.current for task in self.tasks)
 
+    @property
+    def completed(self) -> bool:
+        """Whether a job, which runs once, has ended well as it is defined now."""
+        return any(task.state == "complete" and task.current for task in self.tasks)
+
     def settled(self, count: int) -> bool:
         """Whether exactly so many replicas run, all of them as the service says now."""
         wanted = sum(task.wanted for task in self.tasks)

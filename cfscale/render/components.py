@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import yaml
 
@@ -17,10 +18,13 @@ def facts(plan: DeploymentPlan, files: Mapping[str, str], peers: str = "") -> Fo
 
     ``peers`` stands before a service's name where the balancer means all of its replicas.
     """
-    if "config/haproxy.cfg" in files:
-        yield from _haproxy(plan, files["config/haproxy.cfg"], peers)
-    for path, read in _READERS.items():
-        if path in files:
+    haproxy: Reader = partial(_haproxy, peers=peers)
+    readers = {**_READERS, "config/haproxy.cfg": ("loadbalancer", haproxy)}
+    for path, (service, read) in readers.items():
+        planned = plan.find(service) is not None
+        if planned != (path in files):
+            yield path, {"rendered": planned}, {"rendered": path in files}
+        elif planned:
             yield from read(plan, files[path])
 
 
@@ -147,8 +151,8 @@ def _patroni(plan: DeploymentPlan, text: str) -> Found:
 
 def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
     database, service = plan.settings.database, plan.service("pooler")
-    pairs = (tuple(line.split(" = ", 1)) for line in text.splitlines() if " = " in line and not line.startswith(";"))
-    rendered = dict(pairs)
+    pairs = (line.partition(" = ") for line in text.splitlines() if " = " in line and not line.startswith(";"))
+    rendered = {key: value for key, _, value in pairs}
     most = {"default_pool_size", "max_db_connections", "max_user_connections"}
     planned = {
         "listen_port": str(service.port),
@@ -160,10 +164,10 @@ def _pgbouncer(plan: DeploymentPlan, text: str) -> Found:
 
 
 Reader = Callable[[DeploymentPlan, str], Found]
-_READERS: Mapping[str, Reader] = {
-    "config/valkey.conf": _store("queue", _queue),
-    "config/memory.conf": _store("memory", _memory),
-    "config/cache.conf": _store("cache", _cache),
-    "config/patroni.yml": _patroni,
-    "config/pgbouncer.ini": _pgbouncer,
+_READERS: Mapping[str, tuple[str, Reader]] = {
+    "config/valkey.conf": ("queue", _store("queue", _queue)),
+    "config/memory.conf": ("memory", _store("memory", _memory)),
+    "config/cache.conf": ("cache", _store("cache", _cache)),
+    "config/patroni.yml": ("database", _patroni),
+    "config/pgbouncer.ini": ("pooler", _pgbouncer),
 }

@@ -9,9 +9,9 @@ is not in this table is asked from outside only, by the balancer and by ``cfscal
     valkey    999:999        valkey-cli ping       every queue, unless its image is called redis
     redis     999:999        redis-cli ping        redis
     haproxy   99:99          bash and /dev/tcp     every balancer
-    postgres  its own        python3, of Patroni   every database
+    postgres  999:999        python3, of Patroni   every database
     pgbouncer 70:70          pg_isready            every pooler
-    etcd      its own        etcdctl               every etcd
+    etcd      0:0            etcdctl               every etcd: root without a capability, whose a new volume is
 """
 
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Family:
 
 _UNKNOWN = Family("unknown", None)
 _NODE, _PYTHON = Family("node", "10001:10001"), Family("python", "10001:10001")
-_POSTGRES, _PGBOUNCER, _ETCD = Family("postgres", None), Family("pgbouncer", "70:70"), Family("etcd", None)
+_POSTGRES, _PGBOUNCER, _ETCD = Family("postgres", "999:999"), Family("pgbouncer", "70:70"), Family("etcd", "0:0")
 _VALKEY, _REDIS, _HAPROXY = Family("valkey", "999:999"), Family("redis", "999:999"), Family("haproxy", "99:99")
 _PARTS = {"loadbalancer": _HAPROXY, "database": _POSTGRES, "pooler": _PGBOUNCER, "etcd": _ETCD}
 _STORES = frozenset({"queue", "memory", "cache", "sentinel"})

@@ -201,7 +201,7 @@ def _backend(plan: DeploymentPlan, service: Service, suffix: str, algorithm: str
         fall=health.fall,
         rise=health.rise,
         # a bulkhead: no service takes the connections of another, no replica those of the others
-        connections=max(1, plan.settings.limits.connections // routed // service.replicas),
+        connections=max(1, plan.settings.limits.connections // routed // service.min_replicas),
         sticky_header=service.sticky_header,
         sticky_for=_milliseconds(plan.settings.session_timeout_seconds),
     )

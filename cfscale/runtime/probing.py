@@ -36,6 +36,7 @@ from cfscale.runtime.act import Clock
 
 WORKERS = 100
 NAMED_WORKERS = 400
+_WIDEN_SECONDS = 0.25
 CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
@@ -110,13 +111,17 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Asks, waits and knows the time. ``confirm_seconds`` of None: doubts wait for the next round."""
+    """Asks, waits and knows the time. ``confirm_seconds`` of None: doubts wait for the next round.
+
+    ``most`` is how many workers there may be while most of them wait for targets that do not answer.
+    """
 
     ask: Ask
     clock: Clock
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     confirm_seconds: float | None = CONFIRM_SECONDS
     workers: int = WORKERS
+    most: int = WORKERS
 
     async def round(self, targets: Sequence[Target], previous: Round | None = None) -> Round:
         """One verdict on each target, in their order; names must be distinct."""
@@ -158,17 +163,11 @@ class Survey:
         named = [target for target in targets if target.named]
         plain = [target for target in targets if not target.named] if named else targets
         async with asyncio.TaskGroup() as group:
-            for part, workers in ((plain, self.workers), (named, max(self.workers, NAMED_WORKERS))):
-                waiting = iter(part)
-                for _ in range(min(workers, len(part))):
-                    group.create_task(self._work(waiting, tracks))
+            group.create_task(_Lane(self, plain, tracks).run(self.workers))
+            group.create_task(_Lane(self, named, tracks).run(max(self.workers, min(NAMED_WORKERS, self.most))))
         if any(_connected(track) for track in tracks.values()):
             for target in targets:
                 self._blame(target, tracks)
-
-    async def _work(self, waiting: Iterator[Target], tracks: dict[str, Track]) -> None:
-        for target in waiting:
-            tracks[target.name] = advance(tracks[target.name], await self.ask(target), target.health)
 
     def _blame(self, target: Target, tracks: dict[str, Track]) -> None:
         """Put down to the target that there is no way to it, where there is one to others."""
@@ -206,6 +205,40 @@ class Survey:
         if fixed is not None:
             return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
         return result(target, tracks[target.name], self.clock.now())
+
+
+class _Lane:
+    """Workers that ask the targets of one pass, and more of them while those only wait for targets that are silent."""
+
+    def __init__(self, survey: Survey, targets: Sequence[Target], tracks: dict[str, Track]) -> None:
+        self._survey, self._tracks, self._waiting = survey, tracks, iter(targets)
+        self._count, self._asked, self._active = len(targets), 0, 0
+
+    async def run(self, workers: int) -> None:
+        """Ask all, at first with so many workers."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(workers, self._count)):
+                group.create_task(self._work())
+            self._widening = group.create_task(self._widen(group, workers))
+
+    async def _work(self) -> None:
+        self._active += 1
+        ask, tracks = self._survey.ask, self._tracks
+        for target in self._waiting:
+            tracks[target.name] = advance(tracks[target.name], await ask(target), target.health)
+            self._asked += 1
+        self._active -= 1
+        if not self._active:
+            self._widening.cancel()
+
+    async def _widen(self, group: asyncio.TaskGroup, workers: int) -> None:
+        seen, most = 0, min(self._survey.most, self._count)
+        while self._active < most:
+            await asyncio.sleep(_WIDEN_SECONDS)
+            if self._asked - seen < self._active // 2:
+                for _ in range(min(workers, most - self._active)):
+                    group.create_task(self._work())
+            seen = self._asked
 
 
 def _connected(track: Track) -> bool:

@@ -17,7 +17,7 @@ from cfscale.core.foresight import Foresight, Loads
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Observation, Pause, Situation, situation_of
+from cfscale.core.policy import Backlog, Observation, Pause, Situation, situation_of
 from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
@@ -60,7 +60,8 @@ class Memory(Protocol):
 class Scaler:
     """The loop over some services of one plan. ``hands`` of None: look, do not touch.
 
-    ``warn`` tells the operator what cannot wait for a decision. Of each service ``codes`` holds the exit code of its
+    ``backlogs`` asks what waits in queues, ``warn`` tells the operator what cannot wait for a decision. Of each service
+    ``codes`` holds the exit code of its
     last tick (0 well, 1 an action failed, 3 data missing or stale) and ``seen`` the last observation; ``informed``
     says whether any tick had data. ``due`` is when the next tick begins, on the monotonic clock; ``ended`` is told
     after each tick how long it took and what is remembered now.
@@ -73,6 +74,7 @@ class Scaler:
     memory: Memory
     warn: Callable[[str], None]
     hands: Hands | None = None
+    backlogs: Callable[[], Mapping[str, Backlog]] = dict
     codes: dict[str, int] = field(default_factory=dict)
     seen: dict[str, Observation] = field(default_factory=dict)
     informed: bool = False
@@ -243,6 +245,7 @@ class Scaler:
         for usage in self.engine.usage(ready):
             if usage.replica in belongs:
                 usages[belongs[usage.replica]].append(usage)
+        backlogs = self.backlogs()
         time = self.clock.now()
         return [
             Observation(
@@ -252,6 +255,7 @@ class Scaler:
                 replicas=tuple(mine[service.name]),
                 usages=tuple(usages[service.name]),
                 pause=self.memory.pause_of(service.name),
+                backlogs=backlogs,
             )
             for service in self.services
         ]

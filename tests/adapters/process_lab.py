@@ -9,26 +9,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.adapters.process import ProcessEngine
 from cfscale.adapters.process.layout import Layout, wait_until_gone
 from cfscale.adapters.process.procfs import read_stat
 from cfscale.core.plan import (
     PLAN_SCHEMA,
     Amounts,
-    Band,
-    Damping,
     Demand,
     DeploymentPlan,
     Health,
     HealthKind,
-    Limits,
     Nodes,
-    Safety,
-    Scaling,
     Service,
-    Settings,
 )
 from cfscale.core.samples import Replica, ReplicaState
+from cfscale.core.settings import scaling_of
+from cfscale.core.workload import Profile
+from tests.render.plans import settings_of
 
 T = TypeVar("T")
 WORKER = Path(__file__).with_name("process_worker.py")
@@ -67,7 +65,6 @@ def service(name: str = "agents", *modes: str, **changes: Any) -> Service:
 
 def plan_of(*services: Service) -> DeploymentPlan:
     nothing = Amounts(0, 0, 0)
-    damping, band = Damping(0, 0, 100, None), Band(0.8, 0.3)
     return DeploymentPlan(
         schema=PLAN_SCHEMA,
         name="lab",
@@ -83,10 +80,8 @@ def plan_of(*services: Service) -> DeploymentPlan:
         totals=nothing,
         nodes=Nodes(1, 1000, 1 << 30),
         services=services,
-        settings=Settings("lab", None, "info", 600, 0, 600, 1, 1, Limits(75, 75, 4000, 1024)),
-        scaling=Scaling(
-            1, ("resource",), 0.1, damping, damping, band, band, band, 0.95, Safety(3, 0.7, 0.5, 5, 3, 600)
-        ),
+        settings=settings_of("lab", None, "info", (600, 0, 600, 1, 1)),
+        scaling=replace(scaling_of(Profile(), load_catalogue().rules), interval_seconds=1.0),
         ledger=(),
         conflicts=(),
         warnings=(),

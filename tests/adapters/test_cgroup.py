@@ -194,7 +194,7 @@ def test_fault_10_without_cpu_accounting_memory_is_still_told(labs: Labs) -> Non
 
 
 def test_fault_4_a_container_that_is_gone_is_left_out(labs: Labs) -> None:
-    lab = labs("v2-systemd")
+    lab = labs("v2-systemd", descriptors=0)
     usage_of(lab)
     shutil.rmtree(lab.root / "sys")
     shutil.rmtree(lab.root / "proc/100")

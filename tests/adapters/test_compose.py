@@ -49,7 +49,7 @@ def plan(*services: Service) -> DeploymentPlan:
     return replace(plan_for("team"), name=PROJECT, services=services)
 
 
-AGENTS, CODERS, QUEUE = service("agents", 2), service("agents-coder", 1), service("queue", 2, most=2)
+AGENTS, CODERS, QUEUE = service("agents", 2), service("agents-coder", 1), service("queue", 2, most=2, members=True)
 PLAN = plan(AGENTS, CODERS, QUEUE)
 
 
@@ -297,13 +297,13 @@ def test_down_without_a_manifest_goes_by_the_labels(tmp_path: Path, command: Cal
     assert words[-1] == "/"
 
 
-def test_the_second_compose_service_of_the_queue_is_the_queue(tmp_path: Path) -> None:
-    docker = FakeDocker(replica("q1", "queue"), replica("q2", "queue-replica"))
+def test_members_are_replicas_of_what_they_are_of(tmp_path: Path) -> None:
+    docker = FakeDocker(replica("q1", "queue-1"), replica("q2", "queue-2"))
     assert [one.service for one in ComposeEngine(PLAN, tmp_path, docker).replicas()] == ["queue", "queue"]
     (asked,) = docker.asked
     assert asked == (
         PROJECT,
-        {"agents": 8080, "agents-coder": 8080, "queue": 8080, "queue-replica": 8080},
+        {"agents": 8080, "agents-coder": 8080, "queue-1": 8080, "queue-2": 8080},
         (f"{PROJECT}_app",),
     )
 

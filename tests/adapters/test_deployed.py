@@ -100,10 +100,10 @@ def test_a_variable_without_a_plain_default_is_unknown(tmp_path: Path, text: str
 
 
 def test_our_label_and_our_second_queue_say_what_a_service_is_part_of(tmp_path: Path) -> None:
-    text = "services: {queue-replica: {}, w: {labels: {cfscale.service: agents}}, x: {labels: [a=b]}}"
+    text = "services: {queue: {}, w: {labels: {cfscale.service: agents}}, x: {labels: [a=b]}}"
 
     assert {name: part.part_of for name, part in read(tmp_path, text).items()} == {
-        "queue-replica": "queue",
+        "queue": "queue",
         "w": "agents",
         "x": "x",
     }

@@ -67,7 +67,7 @@ def surveyed(targets: list[Target], network: type[Network] = Network) -> Round:
 class Unreachable(Network):
     """No way to any address but loopback, unless it is 203.0.113.7, which answers."""
 
-    answering = False
+    direct, answering = False, False
 
     async def connect(self, wire: Wire, _target: Target, addresses: list[str]) -> None:
         if self.answering and addresses == ["203.0.113.7"]:

@@ -567,6 +567,8 @@ def test_the_next_address_of_a_name_is_tried() -> None:
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.ENOBUFS])
 def test_faults_of_this_host_are_unknown(code: int) -> None:
     class Broken(Network):
+        direct = False
+
         async def connect(self, _wire: Wire, _target: Target, _addresses: list[str]) -> None:
             raise OSError(code, "x")
 

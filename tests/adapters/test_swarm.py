@@ -301,3 +301,22 @@ def test_a_paused_task_has_no_usage_and_each_reader_is_asked_for_the_rest(
 
     assert [usage.replica for usage in found] == ["a", "b"]
     assert asked == [["a", "b"], ["b"]]
+
+
+@pytest.mark.parametrize("state", ["complete", "failed"])
+def test_a_job_must_have_ended_well_before_a_start_is_done(
+    state: str, catalogue: Catalogue, manager: FakeManager, tmp_path: Path, client: Client
+) -> None:
+    client("true")
+    department = size(Profile(name="acme", users=40, agents=10, tasks=10), catalogue)
+    manager.counts = {name: 1 if one.members else one.replicas for name, one in department.parts.items()}
+    before, job = manager.services, Task("job", 1, state, "shutdown", 0.0, trouble="non-zero exit (1)")
+    manager.services = lambda stack: {**before(stack), "memory-form": StackService("memory-form", 1, (job,))}  # type: ignore[method-assign]
+    engine = SwarmEngine(department, tmp_path, manager)
+
+    if state == "complete":
+        engine.up({})
+        assert manager.cleaned == 1
+    else:
+        with pytest.raises(ActionError, match=r"memory-form: 0 of 1 replicas run: non-zero exit \(1\), after"):
+            engine.up({})

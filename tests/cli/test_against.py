@@ -32,7 +32,7 @@ def manifest(cfscale: Callable[..., Result], tmp_path: Path) -> Path:
 def edited(manifest: Path, old: str, new: str) -> str:
     text = manifest.read_text()
     assert old in text
-    manifest.write_text(text.replace(old, new))
+    manifest.write_text(text.replace(old, new, 1))
     return str(manifest)
 
 
@@ -40,7 +40,7 @@ def test_a_rendered_folder_is_as_planned(
     plan: DeploymentPlan, manifest: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert against(plan, str(manifest.parent), Output.TABLE) == 0
-    assert capsys.readouterr().out.endswith("compose.yaml: as planned (department, 5 services)\n")
+    assert capsys.readouterr().out.endswith("compose.yaml: as planned (department, 28 services)\n")
 
 
 def test_a_smaller_limit_is_named_with_its_rule(
@@ -122,3 +122,15 @@ def test_plan_takes_it_as_a_flag(cfscale: Callable[..., Result], manifest: Path)
     result = cfscale("plan", *SIZING, "--against", "deploy")
 
     assert (result.code, result.stderr) == (0, "")
+
+
+def test_a_rendered_stack_is_as_planned_but_for_what_swarm_cannot_carry(
+    cfscale: Callable[..., Result], plan: DeploymentPlan, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cfscale("render", *SIZING, "--target", "swarm", "--out", "stack").code == 0
+
+    assert against(plan, str(tmp_path / "stack"), Output.TABLE) == 0
+    assert "stack.yaml: as planned (department, " in capsys.readouterr().out
+    assert (
+        against(plan, edited(tmp_path / "stack" / "stack.yaml", "published: 8080", "published: 80"), Output.TABLE) == 1
+    )

@@ -185,10 +185,10 @@ def test_another_engine_than_the_recorded_one_is_refused(
 
 
 def test_an_engine_recorded_by_another_version_is_no_verdict(cfscale: Callable[..., Result], tmp_path: Path) -> None:
-    State(tmp_path / "state").record_engine("swarm")
+    State(tmp_path / "state").record_engine("nomad")
     result = cfscale("status", *SIZE)
 
-    assert (result.code, "'swarm' is not one of this version" in result.stderr) == (3, True)
+    assert (result.code, "'nomad' is not one of this version" in result.stderr) == (3, True)
 
 
 def test_nothing_is_recorded_for_an_engine_that_only_recommends(cfscale: Callable[..., Result], tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def test_the_json_document_is_versioned_and_whole(cfscale: Callable[..., Result]
     assert plan["schema"] == "cfscale/plan/v1"
     assert plan["tier"] == "department"
     assert plan["demand"]["memory_bytes"] == 30 * 2**30
-    assert [service["name"] for service in plan["services"]] == ["coordinator", "agents", "loadbalancer", "queue"]
+    names = "coordinator agents loadbalancer queue memory cache database pooler sentinel etcd"
+    assert [service["name"] for service in plan["services"]] == names.split()
 
 
 def test_yaml_and_json_say_the_same(cfscale: Callable[..., Result]) -> None:

@@ -322,7 +322,7 @@ def test_replicas_of_a_deployment_are_asked(plan: DeploymentPlan, tmp_path: Path
     targets = deployed(deployment(plan, tmp_path, *replicas), 0.5)()
     by_name = {target.name: target for target in targets}
 
-    assert list(by_name) == ["coordinator", "agents-1", "loadbalancer", "queue-1"]
+    assert list(by_name) == ["coordinator", "agents-1", "queue-1", "cache"]
     assert by_name["queue-1"].secret == "hunter2"
     assert {target.health.timeout_seconds for target in targets} == {0.5}
 

@@ -21,7 +21,7 @@ def test_every_file_that_was_written_is_named_on_stderr(cfscale: Cfscale, tmp_pa
     result = cfscale(*RENDER)
 
     assert (result.code, result.stdout) == (0, "")
-    for name in ("compose.yaml", "config/haproxy.cfg", "config/valkey.conf", "cfscale.lock.json"):
+    for name in ("compose.yaml", "config/cache.conf", "config/valkey.conf", "cfscale.lock.json"):
         assert f"wrote out/{name}" in result.stderr
         assert (tmp_path / "out" / name).is_file()
 

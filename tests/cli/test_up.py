@@ -117,11 +117,11 @@ def test_the_queue_s_password_lies_where_the_engine_reads_it(
     assert engines.manifests_of(state) == state.folder / "compose"
 
 
-def test_the_endpoint_is_that_of_a_running_balancer(state: State, catalogue: Catalogue) -> None:
+def test_the_endpoint_is_a_published_port_with_a_running_replica_behind_it(state: State, catalogue: Catalogue) -> None:
     deployment = open_deployment(planned(catalogue), "process", None)
-    balancer = replace(a_replica(1), service="loadbalancer")
+    behind = replace(a_replica(1), service="coordinator")  # a single user has no balancer
 
-    assert deployment.endpoint([balancer]) == "127.0.0.1:8080"
+    assert deployment.endpoint([behind]) == "127.0.0.1:8080"
     assert deployment.endpoint([a_replica(1)]) is None
 
 

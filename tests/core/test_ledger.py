@@ -229,7 +229,7 @@ class Sheet:
         given = {name: Fraction(share) for name in pools if (share := self.profile.services[name].share)}
         equal = Fraction(int(1000 * (1 - sum(given.values())) / (1 + len(pools) - len(given))), 1000)
         every = {name: given.get(name, equal) for name in pools}
-        return every.get(pool, 1 - sum(every.values()))
+        return every.get(pool, 1 - sum(every.values(), Fraction(0)))
 
     def bound(self, name: str) -> int:
         service = name.partition(".")[0]

@@ -125,11 +125,12 @@ def test_an_address_of_either_family_may_be_published(address: str) -> None:
 
 @pytest.mark.parametrize("name", ["loadbalancer", "queue"])
 def test_a_service_that_cannot_grow_while_it_runs_keeps_one_count(name: str) -> None:
-    sized = plan(scaling=ScalingProfile(services={name: ScalingBounds(min=3, max=3)}))
+    named = {name: ServiceOverride()}
+    sized = plan(named, scaling=ScalingProfile(services={name: ScalingBounds(min=3, max=3)}))
 
     assert (sized.service(name).replicas, sized.service(name).scaled) == (3, False)
     with pytest.raises(InputError, match=f"scaling.services.{name}: its count cannot move"):
-        plan(scaling=ScalingProfile(services={name: ScalingBounds(max=3)}))
+        plan(named, scaling=ScalingProfile(services={name: ScalingBounds(max=3)}))
 
 
 @pytest.mark.parametrize(("up", "down"), [(30, 80), (80, 80)])

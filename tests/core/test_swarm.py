@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfscale.core.swarm import carried, fitting, keepers, losses, pin_label, places
-from tests.render.plans import TIERS, changed, plan_for
+from cfscale.core.swarm import carried, fitting, keepers, losses, pin_label, places, require_names
+from cfscale.errors import InputError
+from tests.render.sized import TIERS, altered, sized
 
 LABELS = st.lists(st.sampled_from([f"cfscale.acme.{name}" for name in "abcdefg"]), unique=True)
 NODES = st.dictionaries(st.sampled_from("xyz"), st.frozensets(st.sampled_from([f"cfscale.acme.{n}" for n in "abc"])))
@@ -13,10 +14,10 @@ NODES = st.dictionaries(st.sampled_from("xyz"), st.frozensets(st.sampled_from([f
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_carried_plan_is_carried_as_it_is(tier: str) -> None:
-    once = carried(plan_for(tier))
+    once = carried(sized(tier))
 
     assert carried(once) == once
-    assert once.service("loadbalancer").publish == "0.0.0.0:8080"
+    assert [one.publish for one in once.services if one.publish] == ["0.0.0.0:8080"]
 
 
 @given(LABELS, NODES)
@@ -39,38 +40,48 @@ def test_labels_are_spread_over_the_nodes(labels: int, nodes: int) -> None:
 
 
 def test_only_what_takes_a_port_of_its_node_is_bounded_by_the_nodes() -> None:
-    plan = plan_for("department")
+    plan = sized("department")
 
     assert fitting(plan, {"loadbalancer": 3, "agents": 20}, 2) == {"loadbalancer": 2, "agents": 20}
     assert fitting(plan, {"loadbalancer": 3}, 5) == {"loadbalancer": 3}
 
 
 def test_a_label_names_deployment_and_service() -> None:
-    assert [pin_label(plan_for("team"), name) for name in keepers(plan_for("team"))] == [
-        "cfscale.acme.coordinator",
-        "cfscale.acme.queue",
-    ]
+    labels = [pin_label(sized("team"), name) for name in keepers(sized("team"))]
+
+    assert labels[:3] == ["cfscale.acme.coordinator", "cfscale.acme.queue-1", "cfscale.acme.queue-2"]
+    assert not any("cache" in label or "agents" in label for label in labels)
 
 
 @pytest.mark.parametrize(("failover", "listed"), [(None, 0), ("automatic", 0), ("cross_region", 1), ("global", 1)])
 def test_other_regions_are_a_loss_where_the_tier_promises_them(failover: str | None, listed: int) -> None:
-    plan = plan_for("team")
+    plan = sized("team")
     found = losses(replace(plan, settings=replace(plan.settings, failover=failover)))
 
     assert [loss.field for loss in found].count("failover") == listed
 
 
 def test_what_is_not_in_the_plan_is_no_loss() -> None:
-    plan = plan_for("single-user")
+    plan = sized("single-user")
     for name in ("agents", "coordinator"):
-        plan = changed(plan, name, build=False, min_replicas=2, max_replicas=2)
-    fields = {loss.field for loss in losses(changed(plan, "loadbalancer", publish=None))}
+        plan = altered(plan, name, build=False, min_replicas=2, max_replicas=2, publish=None)
+    fields = {loss.field for loss in losses(plan)}
 
-    assert fields & {"ports", "build", "scaling"} == set()
+    assert fields & {"ports", "build", "scaling", "healthcheck"} == set()
+
+
+@pytest.mark.parametrize(("name", "fits"), [("a" * 50, True), ("a" * 51, False)])
+def test_a_name_must_leave_room_for_those_of_the_services(name: str, fits: object) -> None:
+    plan = replace(sized("team"), name=name)
+    if fits:
+        require_names(plan)
+    else:
+        with pytest.raises(InputError, match="Swarm takes at most 50 characters, with loadbalancer behind it"):
+            require_names(plan)
 
 
 def test_a_loss_is_one_line() -> None:
-    loss = losses(plan_for("team"))[0]
+    loss = losses(sized("team"))[0]
 
     assert loss.line().startswith("not on swarm: loadbalancer: ports (127.0.0.1:8080-8081): port 8080 of every address")
-    assert all("\n" not in item.line() for item in losses(plan_for("enterprise")))
+    assert all("\n" not in item.line() for item in losses(sized("enterprise")))

@@ -5,8 +5,8 @@
 # background; its process id and its log are kept in the cache directory.
 #
 # `swarm` is a second engine: a swarm of one, in a network namespace and with a data directory of its own, since swarm
-# mode is engine-wide and takes ports. It has the images that are named after `start swarm`, copied from the first
-# engine, and its containers are reached from inside the namespace only: nsenter --net=/run/netns/cfscale-swarm.
+# mode is engine-wide and takes ports. It has the images of a stack, copied from the first engine, and its containers are
+# reached from inside the namespace only: nsenter --net=/run/netns/cfscale-swarm.
 set -euo pipefail
 # shellcheck source=tests/e2e/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,6 +17,14 @@ record="$cache/dockerd${kind:+-$kind}.pid" # "process id" "start time": an id al
 log="$cache/dockerd${kind:+-$kind}.log"
 namespace=cfscale-swarm
 private=/tmp/cfscale-swarm # everything of the second engine
+images=(
+  haproxy:3.2
+  valkey/valkey:8.1
+  cfscale/demo-worker:1
+  cfscale/database:17
+  edoburu/pgbouncer:v1.24.1-p0
+  quay.io/coreos/etcd:v3.5.16
+)
 plugins=/usr/local/lib/docker/cli-plugins
 seconds=60
 
@@ -118,7 +126,7 @@ fetch_plugins() {
 start_swarm() {
   local image missing=()
   docker swarm init --advertise-addr 127.0.0.1 >/dev/null 2>&1 || [ "$(docker info --format '{{.Swarm.ControlAvailable}}')" = true ]
-  for image in "$@"; do
+  for image in "${images[@]}"; do
     if ! docker image inspect "$image" >/dev/null 2>&1; then missing+=("$image"); fi
   done
   if [ ${#missing[@]} -gt 0 ]; then DOCKER_HOST="$first" docker save "${missing[@]}" | docker load >/dev/null; fi
@@ -132,7 +140,7 @@ start() {
     answers || { launch && await; }
   fi
   docker compose version >/dev/null 2>&1 || install_compose
-  if [ "$kind" = swarm ]; then start_swarm "$@"; fi
+  if [ "$kind" = swarm ]; then start_swarm; fi
   status
 }
 
@@ -168,6 +176,6 @@ case "$kind" in
   *) die "there is no engine '$kind'" ;;
 esac
 case "${1:-}" in
-  start | stop | status) "$1" "${@:3}" ;;
-  *) die "usage: engine.sh start|stop|status [swarm [IMAGE...]]" ;;
+  start | stop | status) "$1" ;;
+  *) die "usage: engine.sh start|stop|status [swarm]" ;;
 esac

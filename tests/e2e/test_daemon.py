@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.e2e.test_reference import docker
 
-UNIT = ROOT / "deploy" / "systemd" / "cfscale-scale@.service"
-IMAGE = ROOT / "deploy" / "image"
+UNIT = ROOT / "packaging" / "systemd" / "cfscale-scale@.service"
+IMAGE = ROOT / "packaging" / "image"
 TAG = "cfscale-e2e/scaler:test"
 WHEELS_FOR = ("--python-version", "3.13", "--only-binary=:all:")
 PLATFORMS = ("--platform", "manylinux_2_28_x86_64", "--platform", "manylinux2014_x86_64")
@@ -61,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.engine
 def test_the_image_holds_what_the_compose_engine_drives(image: str) -> None:
     assert docker("run", "--rm", image, "--version").startswith("cfscale ")
-    assert "v2" in docker("run", "--rm", "--entrypoint", "docker", image, "compose", "version")
+    assert "version 2" in docker("run", "--rm", "--entrypoint", "docker", image, "compose", "version")
     assert docker("run", "--rm", "--entrypoint", "id", image, "-u").strip() == "10001"
 
 

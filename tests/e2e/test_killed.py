@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,12 @@ from tests.e2e.killed_scaler import AGENTS
 
 pytestmark = pytest.mark.process
 POINTS = range(1, 9)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @pytest.fixture
@@ -77,6 +84,7 @@ services:
   coordinator:
     command: [{python}, {worker}]
     health: {{kind: http, path: /health, interval: 500ms}}
+  loadbalancer: {{publish: "127.0.0.1:{port}"}}
 scaling:
   interval: 1s
   scale_down: {{stabilization_window: 0s, cooldown: 0s}}
@@ -95,7 +103,7 @@ def test_fault_40_a_signal_within_a_shrink_leaves_a_whole_journal_and_a_count_th
 ) -> None:
     profile = tmp_path / "cfscale.yaml"
     worker = ROOT / "tests" / "adapters" / "process_worker.py"
-    profile.write_text(PROFILE.format(python=sys.executable, worker=worker))
+    profile.write_text(PROFILE.format(python=sys.executable, worker=worker, port=free_port()))
     environment = {**os.environ, "CFSCALE_STATE_DIR": str(tmp_path / "state")}
 
     def cfscale(*words: str) -> subprocess.Popen[bytes]:

@@ -10,6 +10,7 @@ IMAGES = {
     "images/coordinator/Dockerfile": "FROM node:20-slim\n",
     "images/coordinator/package.json": "{}\n",
     "images/agents/Dockerfile": "FROM node:20-slim\n",
+    "images/database/Dockerfile": "FROM postgres:17\n",
 }
 
 

@@ -1,42 +1,70 @@
 """One plan a tier, written by hand, so that the golden trees change only where rendering changes."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import (
     PLAN_SCHEMA,
     Amounts,
-    Band,
-    Damping,
+    Database,
     Demand,
     DeploymentPlan,
+    Gates,
     Health,
     HealthKind,
     Limits,
+    Memory,
+    Monitoring,
     Nodes,
-    Safety,
-    Scaling,
     Service,
     Settings,
 )
+from cfscale.core.settings import scaling_of
 from cfscale.core.units import GIB, MIB
+from cfscale.core.workload import Profile
 
 TIERS = ("single-user", "team", "department", "enterprise")
 _COPIES = {"single-user": 1, "team": 2, "department": 3, "enterprise": 5}
 _AGENTS = {"single-user": (2, 4), "team": (10, 12), "department": (20, 40), "enterprise": (60, 110)}
-_LIMITS = Limits(75, 75, 4000, 1024)
+LIMITS = Limits(75, 25, 75, 4000, 1024)
+GATES = Gates(6379, 6380, 5000, 5001)
+MONITORING = Monitoring(10, 80, 85, 90, 95)
+
+
+def settings_of(strategy: str, failover: str | None, log_level: str, sizes: tuple[int, ...]) -> Settings:
+    """Settings with what every tier has alike; sizes are session seconds, cache, retention seconds, copies, tasks."""
+    session, cache, retention, copies, tasks = sizes
+    replicated = copies > 1
+    return Settings(
+        strategy,
+        failover,
+        log_level,
+        session,
+        cache,
+        retention,
+        copies,
+        tasks,
+        compress_from_bytes=1024,
+        cache_l3_ttl_factor=10,
+        limits=LIMITS,
+        gates=GATES,
+        monitoring=MONITORING,
+        database=Database(copies, 5, 100, 3, copies * 100 + 3) if replicated else None,
+        memory=Memory(3, copies - 1) if copies > TEAM else None,
+    )
+
+
+TEAM = 2
 _SETTINGS = {
-    "single-user": Settings("round_robin", None, "debug", 1800, 100 * MIB, 86_400, 1, 100, _LIMITS),
-    "team": Settings("round_robin", "automatic", "info", 7200, 500 * MIB, 604_800, 2, 500, _LIMITS),
-    "department": Settings(
-        "weighted_least_connections", "cross_region", "warn", 14_400, 2 * GIB, 2_592_000, 3, 2000, _LIMITS
+    "single-user": settings_of("round_robin", None, "debug", (1800, 100 * MIB, 86_400, 1, 100)),
+    "team": settings_of("round_robin", "automatic", "info", (7200, 500 * MIB, 604_800, 2, 500)),
+    "department": settings_of(
+        "weighted_least_connections", "cross_region", "warn", (14_400, 2 * GIB, 2_592_000, 3, 2000)
     ),
-    "enterprise": Settings("intelligent_routing", "global", "error", 28_800, 8 * GIB, 31_536_000, 5, 20_000, _LIMITS),
+    "enterprise": settings_of("intelligent_routing", "global", "error", (28_800, 8 * GIB, 31_536_000, 5, 20_000)),
 }
-_DAMPING = Damping(0.0, 30.0, 100, 4)
-_SAFETY = Safety(3, 0.7, 0.5, 5, 3, 600.0)
-_SCALING = Scaling(
-    10.0, ("resource",), 0.1, _DAMPING, _DAMPING, Band(0.8, 0.3), Band(0.85, 0.4), Band(0.9, 0.5), 0.95, _SAFETY
-)
+_SCALING = scaling_of(Profile(), load_catalogue().rules)
 
 
 def plan_for(tier: str) -> DeploymentPlan:
@@ -56,7 +84,7 @@ def plan_for(tier: str) -> DeploymentPlan:
         demand=Demand(1000, GIB, GIB, None),
         totals=Amounts(1000, GIB, GIB),
         nodes=Nodes(copies, 4000, 8 * GIB),
-        services=(_coordinator(copies), _agents(tier), _balancer(copies), _queue(copies)),
+        services=tuple(_services(tier, copies)),
         settings=_SETTINGS[tier],
         scaling=_SCALING,
         ledger=(),
@@ -124,8 +152,29 @@ def _agents(tier: str) -> Service:
 def _balancer(copies: int) -> Service:
     publish = "127.0.0.1:8080" if copies == 1 else f"127.0.0.1:8080-{8079 + copies}"
     health = Health(HealthKind.HTTP, path="/healthz")
-    return replace(_service("loadbalancer", "haproxy:3.0", copies, 8080, health), publish=publish)
+    return replace(_service("loadbalancer", "haproxy:3.2", copies, 8080, health), publish=publish)
 
 
-def _queue(copies: int) -> Service:
-    return _service("queue", "valkey/valkey:8.1", copies, 6379, Health(HealthKind.REDIS))
+def _services(tier: str, copies: int) -> Iterator[Service]:
+    yield from (_coordinator(copies), _agents(tier))
+    if copies > 1:
+        yield _balancer(copies)
+    yield _store("queue", copies)
+    if copies > TEAM:
+        yield _store("memory", 3 * copies)
+    yield _store("cache", copies)
+    if copies > 1:
+        yield from _data(copies)
+
+
+def _store(name: str, copies: int, port: int = 6379) -> Service:
+    return replace(_service(name, "valkey/valkey:8.1", copies, port, Health(HealthKind.REDIS)), members=True)
+
+
+def _data(copies: int) -> Iterator[Service]:
+    tcp, voters = Health(HealthKind.TCP), max(3, copies)
+    yield replace(_service("database", "cfscale/database:17", copies, 5432, tcp), members=True, build=True)
+    yield _service("pooler", "edoburu/pgbouncer:v1.24.1-p0", copies, 6432, tcp)
+    yield _store("sentinel", voters, port=26_379)
+    etcd = _service("etcd", "quay.io/coreos/etcd:v3.5.16", voters, 2379, Health(HealthKind.HTTP, path="/health"))
+    yield replace(etcd, members=True)

@@ -82,9 +82,15 @@ def test_every_file_that_is_mounted_is_rendered_or_a_secret(templates: Mapping[s
     contexts = {s["build"]["context"].removeprefix("./") for s in document["services"].values() if "build" in s}
     assert configs <= files.keys()
     assert {f"{context}/Dockerfile" for context in contexts} <= files.keys()
-    assert {entry["file"] for entry in document["secrets"].values()} == {
-        "./secrets/queue_password",
-        "./secrets/queue_auth.conf",
+    assert {entry["file"].removeprefix("./secrets/") for entry in document["secrets"].values()} == {
+        "queue_password",
+        "queue_auth.conf",
+        "cache_password",
+        "cache_auth.conf",
+        "database_password",
+        "database_admin_password",
+        "database_replication_password",
+        "pooler_userlist.txt",
     }
 
 
@@ -117,12 +123,13 @@ def test_a_missing_build_context_is_an_error(templates: Mapping[str, str]) -> No
 
 @pytest.mark.parametrize("tier", TIERS)
 def test_every_container_is_hardened(tier: str, templates: Mapping[str, str]) -> None:
-    for service in services_of(compose.render(plan_for(tier), templates)).values():
+    for name, service in services_of(compose.render(plan_for(tier), templates)).items():
         assert service["read_only"] is True
         assert service["init"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert service["user"].partition(":")[0] != "0"
+        # the image of etcd has no other user, and a new volume is root's: without a capability it is like any other
+        assert (service["user"].partition(":")[0] != "0") == (not name.startswith("etcd"))
         assert service["deploy"]["resources"]["limits"]["pids"] > 0
 
 
@@ -145,18 +152,35 @@ def test_the_queue_keeps_what_waits(templates: Mapping[str, str]) -> None:
 def test_the_queue_is_out_of_the_networks_reach(templates: Mapping[str, str]) -> None:
     document = yaml.safe_load(compose.render(plan_for("team"), templates)["compose.yaml"])
 
-    assert document["services"]["queue"]["networks"] == ["data"]
+    assert document["services"]["queue-1"]["networks"] == ["data"]
     assert document["networks"]["data"] == {"internal": True}
 
 
-def test_one_copy_needs_no_replica_and_more_copies_follow_the_first(templates: Mapping[str, str]) -> None:
+def test_one_copy_is_the_queue_and_more_copies_are_members_with_volumes_of_their_own(
+    templates: Mapping[str, str],
+) -> None:
     single = services_of(compose.render(plan_for("single-user"), templates))
     department = services_of(compose.render(plan_for("department"), templates))
 
-    assert "queue-replica" not in single
-    assert department["queue"]["deploy"]["replicas"] == 1
-    assert department["queue-replica"]["deploy"]["replicas"] == 2
-    assert department["queue-replica"]["command"][-3:] == ["--replicaof", "queue", "6379"]
+    assert {name for name in single if name.startswith("queue")} == {"queue"}
+    assert {name for name in department if name.startswith("queue")} == {"queue-1", "queue-2", "queue-3"}
+    volumes = [department[f"queue-{number}"]["volumes"][0]["source"] for number in (1, 2, 3)]
+    assert volumes == ["queue-1-data", "queue-2-data", "queue-3-data"]
+    assert "sentinel-1" in department
+    assert "sentinel-1" not in single
+
+
+def test_a_tier_brings_only_the_parts_that_it_needs(templates: Mapping[str, str]) -> None:
+    parts = {
+        tier: {service["labels"].get("cfscale.service") for service in services_of(files).values()} - {None}
+        for tier in TIERS
+        if (files := compose.render(plan_for(tier), templates))
+    }
+
+    assert parts["single-user"] == {"coordinator", "agents", "queue", "cache"}
+    assert "memory" not in parts["team"]
+    assert parts["department"] - parts["team"] == {"memory"}
+    assert parts["enterprise"] == parts["department"]
 
 
 def test_replicas_change_nothing_else(templates: Mapping[str, str]) -> None:
@@ -174,7 +198,7 @@ def test_a_changed_configuration_replaces_the_container(templates: Mapping[str, 
     after = services_of(compose.render(changed(plan, "agents", max_replicas=20), templates))
 
     assert before["loadbalancer"]["labels"] != after["loadbalancer"]["labels"]
-    assert before["queue"] == after["queue"]
+    assert before["queue-1"] == after["queue-1"]
 
 
 def test_the_heap_follows_the_limit_unless_the_profile_says_otherwise(templates: Mapping[str, str]) -> None:
@@ -212,8 +236,8 @@ def test_whoever_needs_an_unchecked_queue_waits_for_its_start_only(templates: Ma
     plan = changed(plan_for("team"), "queue", health=Health(HealthKind.NONE))
     services = services_of(compose.render(plan, templates))
 
-    assert "healthcheck" not in services["queue"]
-    assert services["agents"]["depends_on"] == {"queue": {"condition": "service_started"}}
+    assert "healthcheck" not in services["queue-1"]
+    assert services["agents"]["depends_on"]["queue-1"] == {"condition": "service_started"}
 
 
 @pytest.mark.parametrize(
@@ -232,29 +256,30 @@ def test_ports_are_published_where_the_plan_says(
 def test_the_longest_route_comes_first(templates: Mapping[str, str]) -> None:
     plan = changed(plan_for("team"), "agents", routes=("/", "/rpc/deep"))
     lines = compose.render(plan, templates)["config/haproxy.cfg"].splitlines()
-    rules = [line.split()[1] for line in lines if line.lstrip().startswith("use_backend")]
+    rules = [line.split()[1] for line in lines if line.lstrip().startswith("use_backend") and "path_beg" in line]
 
-    assert rules == ["agents", "coordinator", "coordinator", "coordinator"]
+    kinds = ["agents.spawn", "agents.task", "agents.swarm"]
+    assert rules == [*kinds, "agents", "coordinator", "coordinator", "coordinator"]
 
 
 def test_without_a_route_for_everything_there_is_no_default(templates: Mapping[str, str]) -> None:
     plan = changed(plan_for("team"), "agents", routes=("/work",))
 
-    assert "default_backend" not in compose.render(plan, templates)["config/haproxy.cfg"]
+    assert "default_backend agents" not in compose.render(plan, templates)["config/haproxy.cfg"]
 
 
 def test_a_service_without_http_is_checked_by_connecting(templates: Mapping[str, str]) -> None:
     plan = changed(plan_for("team"), "agents", health=Health(HealthKind.TCP, interval_seconds=0.5))
     config = compose.render(plan, templates)["config/haproxy.cfg"]
 
-    assert config.count("option httpchk") == 1
+    # the coordinator's, and the two roles of the database
+    assert config.count("option httpchk") == 3
     assert "inter 500ms fastinter 500ms" in config
 
 
 @pytest.mark.parametrize(
     ("tier", "algorithm", "level"),
     [
-        ("single-user", "roundrobin", "debug"),
         ("team", "roundrobin", "info"),
         ("department", "leastconn", "warning"),
         ("enterprise", "leastconn", "err"),
@@ -310,7 +335,7 @@ def test_an_unknown_setting_is_refused(field: str, what: str, templates: Mapping
 
 def test_the_limits_of_the_plan_are_rendered(templates: Mapping[str, str]) -> None:
     plan = plan_for("team")
-    limits = Limits(queue_memory_percent=50, heap_percent=25, connections=77, processes=33)
+    limits = Limits(queue_memory_percent=50, database_buffers_percent=25, heap_percent=25, connections=77, processes=33)
     files = compose.render(replace(plan, settings=replace(plan.settings, limits=limits)), templates)
     memory = plan.service("queue").memory_limit_bytes
     assert memory is not None

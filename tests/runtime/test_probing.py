@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -8,10 +9,12 @@ from hypothesis import strategies as st
 
 from cfscale.core.health import Attempt, Report, State, Target
 from cfscale.core.plan import DeploymentPlan, Health, HealthKind
+from cfscale.core.rota import JITTER
 from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.sizing import size
 from cfscale.core.tier import Catalogue
 from cfscale.core.workload import Profile
+from cfscale.errors import UnavailableError
 from cfscale.runtime.probing import Round, Survey, healthy, plan_targets, split_address, timed, until_healthy, watch
 
 HEALTH = Health(HealthKind.HTTP, rise=2, fall=3)
@@ -123,6 +126,65 @@ def test_no_more_than_the_workers_ask_at_once() -> None:
 
     assert world.most_in_flight == 7
     assert len(world.asked) == 100
+
+
+def test_silent_targets_do_not_hold_up_the_others() -> None:
+    """Workers that only wait get company, up to what the machine has room for."""
+    silence = asyncio.Event()
+    asked: list[str] = []
+
+    async def ask(one: Target) -> Attempt:
+        asked.append(one.name)
+        if one.name.startswith("silent"):
+            await silence.wait()
+        elif len(asked) == 60:
+            silence.set()
+        return Attempt(UP, "up", 0.01)
+
+    targets = [target(f"silent-{n}") for n in range(50)] + [target(f"t{n}") for n in range(10)]
+    survey = replace(World().survey(), ask=ask, workers=5, most=60)
+    report = asyncio.run(survey.round(targets)).report
+
+    assert report.summary.up == 60
+
+
+def test_a_watch_asks_each_target_in_its_own_place() -> None:
+    class Timed(World):
+        times: ClassVar[dict[str, list[float]]] = {}
+
+        async def ask(self, target: Target) -> Attempt:
+            self.times.setdefault(target.name, []).append(self.time)
+            return await super().ask(target)
+
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.sleep(0)
+            await super().sleep(seconds)
+
+    world = Timed()
+    list(watch(world.survey(), lambda: group_of(20), interval_seconds=10.0, seconds=30.0))
+    second = [times[1] - 1000.0 for times in world.times.values()]
+    apart = [(times[2] - times[1]) for times in world.times.values()]
+
+    assert len({round(at, 1) for at in second}) > 10
+    near = [between for between in apart if abs(between - 10.0) < 7.0 * JITTER + 0.3]
+    assert len(near) > 15  # but for the few whose place wraps around the turn
+
+
+def test_while_the_engine_does_not_answer_nothing_can_be_told() -> None:
+    answers: Iterator[Sequence[Target] | Exception] = iter(
+        [[target("a")], UnavailableError("the engine is gone"), [target("a")]]
+    )
+
+    def look() -> Sequence[Target]:
+        found = next(answers)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    found = reports(watch(World().survey(), look, interval_seconds=10.0, seconds=30.0))
+
+    assert [states(report) for report in found] == [["up"], ["unknown"], ["up"]]
+    assert found[1].results[0].reason == "the engine is gone"
 
 
 def test_nothing_to_ask_is_an_empty_report() -> None:

@@ -29,6 +29,7 @@ class _Place:
     folders: Mapping[str, Path]
     limits: Limits
     limits_at: float
+    life: str = ""
 
 
 class CgroupReader:
@@ -97,7 +98,7 @@ class CgroupReader:
         place = self._refreshed(replica, place)
         now = self._clock()
         spent, used = cpu(self._files, place.folders), memory(self._files, place.folders)
-        life = _life(place)
+        life = self._life(place)
         if life is None or (spent.seconds is None and used.working_set is None):
             return None
         return Reading(
@@ -116,18 +117,21 @@ class CgroupReader:
             memory_limit_bytes=place.limits.memory_bytes,
         )
 
+    def _life(self, place: _Place) -> str | None:
+        """What a container that is started again has not in common with its last life: process and inode."""
+        folder = next(iter(place.folders.values()))
+        if place.life and any(map(self._files.holds, place.folders.values())):
+            return place.life
+        try:
+            return f"{place.pid}.{os.stat(folder).st_ino}"  # noqa: PTH116 - pathlib takes as long as the call itself
+        except OSError:
+            return None
+
     def _refreshed(self, replica: str, place: _Place) -> _Place:
         """The place with limits that are not old: they rarely change, so they are not part of every reading."""
         now = self._clock()
         if now - place.limits_at >= LIMITS_SECONDS:
-            place = _Place(place.pid, place.folders, limits(self._files, place.folders, self._cores), now)
+            found = limits(self._files, place.folders, self._cores)
+            place = _Place(place.pid, place.folders, found, now, self._life(place) or "")
         self._places[replica] = place
         return place
-
-
-def _life(place: _Place) -> str | None:
-    """What a container that is started again has not in common with its last life: process and inode."""
-    try:
-        return f"{place.pid}.{next(iter(place.folders.values())).stat().st_ino}"
-    except OSError:
-        return None

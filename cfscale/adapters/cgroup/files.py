@@ -48,6 +48,10 @@ class Files:
         except OSError:
             return None
 
+    def holds(self, folder: Path) -> bool:
+        """Whether a file of this directory is open: as long as it can be read, the directory is the one it was."""
+        return folder in self._open
+
     def close(self, folders: Iterable[Path]) -> None:
         """Close what is open in these directories."""
         for folder in folders:

@@ -5,15 +5,17 @@ import errno
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import import_module
+from socket import AF_INET
 from time import monotonic, time
 
 from cfscale.adapters.probes.certificate import ending
-from cfscale.adapters.probes.http import UP, probe_http
-from cfscale.adapters.probes.network import Answer, AnswerError, BlindError, Dialer, Network
+from cfscale.adapters.probes.http import UP, Response, complete_status, judge, probe_http, received, request
+from cfscale.adapters.probes.network import Answer, AnswerError, BlindError, Dialer, Network, forbidden
 from cfscale.adapters.probes.redis import probe_redis
+from cfscale.adapters.probes.resolver import literal
 from cfscale.adapters.probes.tcp import probe_tcp, probe_tls
 from cfscale.core.health import ALIVE, Attempt, Kind, State, Target, shown
-from cfscale.core.plan import Health
+from cfscale.core.plan import Health, HealthKind
 
 # Where this host could not look for so long, and for half of the time limit, it was busy or asleep, and the target is not
 # to blame. Less than that is: what arrived meanwhile has been kept by the system and was seen before the deadline was.
@@ -70,7 +72,7 @@ PROBES: Mapping[Kind, Probe] = {
 }
 
 
-_UNKNOWN = State.UNKNOWN
+_UNKNOWN, _HTTP = State.UNKNOWN, HealthKind.HTTP
 
 
 async def ask(target: Target, network: Network) -> Attempt:
@@ -101,8 +103,29 @@ async def ask(target: Target, network: Network) -> Attempt:
 
 
 async def _answer(dial: Dialer, target: Target) -> Answer:
+    if dial.network.direct and is_plain(target):
+        return await _plain_answer(dial, target)
     await dial.resolve()
     return _certified(dial, await PROBES[target.kind](dial, target))
+
+
+def is_plain(target: Target) -> bool:
+    """Whether it is what fleets are made of: HTTP without TLS, asked for a status alone, by an address that may be asked."""
+    health = target.health
+    plain = health.kind is _HTTP and not target.tls and not health.json and target.asked_in is None
+    return plain and literal(target.host) == target.host and ":" not in target.host and not forbidden(target.host)
+
+
+async def _plain_answer(dial: Dialer, target: Target) -> Answer:
+    """The same question as ``probe_http``, with less on the way to it: ten thousand are asked in a round."""
+    dial.addresses.append(target.host)
+    wire = dial.wire()
+    await wire.connect(AF_INET, (target.host, target.port), dial.deadline)
+    await wire.send(request("GET", target.health.path, target))
+    data = await wire.read()
+    dial.status = complete_status(data) or (await received(wire, data, with_body=False)).status
+    wire.close(abruptly=True)  # connections that the system remembers for a minute would use up ports and its time
+    return judge(Response(dial.status), target)
 
 
 def _certified(dial: Dialer, answer: Answer) -> Answer:

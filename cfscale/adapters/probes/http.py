@@ -97,12 +97,24 @@ def request(method: str, path: str, target: Target, body: bytes = b"") -> bytes:
 async def exchange(wire: Wire, question: bytes, *, with_body: bool) -> Response:
     """Send a request and read its response; raises AnswerError for anything that is not HTTP."""
     await wire.send(question)
-    head, rest = await _read_head(wire)
+    return await received(wire, b"", with_body=with_body)
+
+
+async def received(wire: Wire, data: bytes, *, with_body: bool) -> Response:
+    """The response of which ``data`` has come already; raises AnswerError for anything that is not HTTP."""
+    head, rest = await _read_head(wire, data)
     while head.status < _FIRST_SUCCESS:  # interim; the cap of the wire ends a flood of them
         head, rest = await _read_head(wire, rest)
     if not with_body:
         return Response(head.status)
     return Response(head.status, await _read_body(wire, head.fields, rest))
+
+
+def complete_status(data: bytes) -> int:
+    """The final status where all of the head is there, else 0: then there is more to be read, or to be refused."""
+    match = _STATUS_LINE.match(data)
+    status = int(match[1]) if match and _END_OF_HEAD in data else 0
+    return status if status >= _FIRST_SUCCESS else 0
 
 
 class _Head(Struct, frozen=True):

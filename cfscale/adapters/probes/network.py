@@ -88,7 +88,12 @@ class Pulse:
 
 
 class Network:
-    """What all attempts of one event loop share: lookups and TLS settings. A ``lookup`` replaces the name servers."""
+    """What all attempts of one event loop share: lookups and TLS settings. A ``lookup`` replaces the name servers.
+
+    ``direct``: what needs no lookup may be connected to without ``connect``, which tries one address after the other.
+    """
+
+    direct = True
 
     def __init__(
         self,
@@ -209,6 +214,11 @@ class Dialer:
         except ssl.SSLCertVerificationError as error:
             return await self._unverified(error)
         self.certificate = earliest(wire.chain)
+        return wire
+
+    def wire(self) -> Wire:
+        """A wire to connect, closed with this attempt."""
+        self._wires.append(wire := Wire(self.deadline, self.marks))
         return wire
 
     async def _unverified(self, error: "ssl.SSLCertVerificationError") -> TlsWire:

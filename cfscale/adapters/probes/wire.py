@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import socket
+import struct
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 READ_BYTES = 64 * 1024
 _STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 T = TypeVar("T")
+_NO_LINGER = struct.pack("ii", 1, 0)
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EAGAIN)
 
 
@@ -95,9 +97,11 @@ class Wire:
         await ready(self._loop, self._socket, self.deadline)
         return self._socket.recv(most)
 
-    def close(self) -> None:
-        """Close at once, whatever is in flight."""
+    def close(self, *, abruptly: bool = False) -> None:
+        """Close at once, whatever is in flight; ``abruptly`` so that the system has nothing to remember of it."""
         if opened := getattr(self, "_socket", None):
+            if abruptly:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
             opened.close()
 
 

@@ -1,0 +1,32 @@
+#!/bin/sh
+# Rendered by cfscale for the tier team: starts a watcher of the queue with the primary of today. Of what it knew
+# it keeps who it is: the others would count it twice.
+set -eu
+conf=/data/sentinel.conf
+port=6379
+members="queue-1 queue-2 "
+
+ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null | head -n 1; }
+
+leader() {
+  for member in $members; do
+    if [ "$(ask "$member" -p "$port" --user checker --pass - --no-auth-warning role)" = master ]; then
+      getent hosts "$member" | cut -d ' ' -f 1 && return
+    fi
+  done
+}
+
+found=$(leader)
+while [ -z "$found" ]; do
+  sleep 1
+  found=$(leader)
+done
+umask 077
+self=$(grep '^sentinel myid' "$conf" 2>/dev/null || true)
+{
+  sed "s/PRIMARY/$found/" /etc/cfscale/sentinel.conf
+  echo "sentinel auth-pass queue $(cat /run/secrets/queue_password)"
+  echo "$self"
+} >"$conf.new"
+mv "$conf.new" "$conf"
+exec valkey-sentinel "$conf"
