@@ -29,7 +29,7 @@ def config(objects: list[dict[str, Any]], name: str, folder: Path) -> Path:
     (folder / file).write_text(text)
     (folder / file).chmod(0o644)
     folder.chmod(0o755)
-    return folder / file
+    return folder / str(file)
 
 
 @pytest.mark.parametrize("tier", ["team", "department", "enterprise"])

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,14 @@ def test_every_branch_of_the_templates_is_reached(folders: dict[str, Path], tmp_
     agents = json.dumps(yaml.safe_load((tmp_path / "team" / "values.yaml").read_text())["services"]["agents"])
     sets.append(("team", ["--set-json", f"services={pools % (agents, agents, agents)}"]))
     for tier, options in sets:
-        branches.exhaust(lambda t=tier, o=options: helm(4, "template", "acme", str(tmp_path / t), *o).stderr, remove)
+        branches.exhaust(partial(_error, tmp_path / tier, options), remove)
 
     assert branches.unreached(lines, found) == []
     assert len(found) == len(lines) > 200
+
+
+def _error(folder: Path, options: list[str]) -> str:
+    return helm(4, "template", "acme", str(folder), *options).stderr
 
 
 def test_checkov_has_nothing_to_say_that_is_not_explained(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -116,12 +116,12 @@ def _scaling(plan: DeploymentPlan) -> Iterator[Loss]:
         )
     else:
         yield from _loss(scaled, "scaling", "by cfscale", "by KEDA", "from series that Prometheus records")
-    if plan.scaling.policies != ("resource",):
-        words = ", ".join(str(policy) for policy in plan.scaling.policies)
+    others = sorted({str(policy.kind) for policy in plan.scaling.policies} - {"resource"})
+    if others:
         yield from _loss(
             scaled,
             "scaling.policies",
-            words,
+            ", ".join(others),
             "CPU and memory, and the forecast where the tier predicts",
             "the cluster's engines know no others",
         )
