@@ -18,6 +18,7 @@ import pytest
 from cfscale.adapters.assets import load_catalogue
 from cfscale.cli.main import run
 from cfscale.core.tier import Catalogue
+from tests.helm.lab import cluster_problem, tools_problem
 
 # a busy machine is no defect: examples have no deadline, and the same ones are tried everywhere
 hypothesis.settings.register_profile("cfscale", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -63,8 +64,17 @@ def engine_problem() -> str | None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("engine") and (problem := engine_problem()):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
+    if (item.get_closest_marker("cluster") or item.get_closest_marker("matrix")) and not os.environ.get("CFSCALE_FULL"):
+        pytest.skip("not part of every run: set CFSCALE_FULL=1, or run .ci/run --full")
+    asked = (
+        ("engine", engine_problem),
+        ("helm", tools_problem),
+        ("cluster", cluster_problem),
+        ("matrix", tools_problem),
+    )
+    for marker, ask in asked:
+        if item.get_closest_marker(marker) and (problem := ask()):
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
 
 
 @pytest.fixture(scope="session")

@@ -76,13 +76,23 @@ def write_atomic(path: Path, text: str, mode: int) -> None:
         raise ActionError(f"{path}: not written: {error.strerror}; the old content is intact") from error
 
 
-def _stage(path: Path, text: str, mode: int) -> Path:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, readable for all, or leave it as it was and raise ActionError."""
+    try:
+        staged = _stage(path, content, 0o644)
+        staged.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise ActionError(f"{path}: not written: {error.strerror}; the old content is intact") from error
+
+
+def _stage(path: Path, text: str | bytes, mode: int) -> Path:
     """The text in a synced temporary file beside its target; raises OSError and leaves nothing behind."""
     staged = path.parent / f"{_STAGED_PREFIX}{path.name}.{secrets.token_hex(4)}{_STAGED_SUFFIX}"
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(text.encode())
+            file.write(text.encode() if isinstance(text, str) else text)
             os.fchmod(descriptor, mode)  # whatever the umask: containers with a user of their own read these files
             file.flush()
             os.fsync(descriptor)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cfscale.adapters.state import State, state_folder
 from cfscale.cli import console
-from cfscale.core.plan import DeploymentPlan
+from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.swarm import EVERYWHERE
 from cfscale.errors import InputError, RefusedError, UnavailableError
@@ -18,9 +18,9 @@ from cfscale.runtime.ports import Balancer, Engine
 if TYPE_CHECKING:
     from cfscale.adapters.docker_engine import DockerEngine
 
-ENGINES = ("process", "compose", "swarm", "host")
-# what these run is rendered first, for the target of the same name
-RENDERED = ("compose", "swarm")
+ENGINES = ("process", "compose", "swarm", "kubernetes", "host")
+# what these run is rendered first, for the target beside them
+RENDERED = {"compose": "compose", "swarm": "swarm", "kubernetes": "helm"}
 _ALIVE = (ReplicaState.READY, ReplicaState.STARTING)
 
 
@@ -29,6 +29,7 @@ class Deployment:
     """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself.
 
     ``nodes`` tells how many machines there are where each takes one replica's port; None where one machine takes all.
+    ``owner`` names what scales a service already, where something else than cfscale does.
     """
 
     plan: DeploymentPlan
@@ -38,6 +39,7 @@ class Deployment:
     manifests: Path
     notes: Callable[[], tuple[str, ...]]
     nodes: Callable[[], int] | None = None
+    owner: Callable[[str], str | None] = lambda _: None
 
     @property
     def rendered(self) -> bool:
@@ -59,6 +61,14 @@ class Deployment:
                 "--engine host only recommends (scale): it runs no replicas; choose process, compose or swarm"
             )
 
+    def require_unowned(self, services: Iterable[Service]) -> None:
+        """Raise RefusedError where something of the engine's own scales one of these: two hands on one count fight."""
+        for service in services:
+            if owner := self.owner(service.name):
+                raise RefusedError(
+                    f"{service.name} is scaled by {owner}: leave it to that, or install with autoscaling.engine=none"
+                )
+
     def hurry(self, asked: Callable[[], bool]) -> None:
         """Let the engine know whether this process was asked to stop, where it can make use of that."""
         if hasattr(self.engine, "hurried"):
@@ -69,7 +79,7 @@ class Deployment:
         if self.rendered:
             from cfscale.cli.render import write_manifests
 
-            write_manifests(self.plan, self.engine.name, self.manifests, force=force)
+            write_manifests(self.plan, RENDERED[self.engine.name], self.manifests, force=force)
 
     def fitting(self, counts: dict[str, int]) -> dict[str, int]:
         """The counts that there are machines for; what is left out is said."""
@@ -90,6 +100,8 @@ class Deployment:
 
     def endpoint(self, replicas: Iterable[Replica]) -> str | None:
         """Where requests are taken, ``host:port`` of the first published port, if a replica behind it is running."""
+        if self.engine.name == "kubernetes":
+            return None  # what is published on a host means nothing in a cluster
         running = {item.service for item in replicas if item.state in _ALIVE}
         for service in self.plan.services:
             if service.publish is not None and service.name in running:
@@ -122,7 +134,7 @@ def open_deployment(plan: DeploymentPlan, wanted: str, profile: str | None, out:
 
         process = ProcessEngine(plan, state.folder, _base(profile))
         return Deployment(plan, state, process, None, state.folder, lambda: process.notes)
-    join = _swarm if name == "swarm" else _compose
+    join = {"swarm": _swarm, "kubernetes": _kubernetes}.get(name, _compose)
     return join(plan, state, out or manifests_of(state, name))
 
 
@@ -194,6 +206,20 @@ def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
     return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes)
+
+
+def _kubernetes(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
+    """Helm and the API server act; pods drain by themselves when they are told to end."""
+    from cfscale.adapters.kubernetes import Cluster, KubernetesEngine
+
+    engine = KubernetesEngine(plan, manifests, Cluster(), options=_helm_options(), progress=console.note)
+    return Deployment(plan, state, engine, None, manifests, lambda: (), owner=engine.owner)
+
+
+def _helm_options() -> tuple[str, ...]:
+    """A values file of the operator's own, laid over the plan by every ``up``."""
+    path = os.environ.get("CFSCALE_HELM_VALUES")
+    return (f"--values={Path(path).resolve()}",) if path else ()
 
 
 def _balancers(engine: Engine) -> list[Replica]:

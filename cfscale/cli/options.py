@@ -50,7 +50,7 @@ Coefficients = Annotated[
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="Format of the result.")]
 EngineOption = Annotated[
-    str, typer.Option("--engine", metavar="auto|process|compose|swarm|host", help="What runs the replicas.")
+    str, typer.Option("--engine", metavar="auto|process|compose|swarm|kubernetes|host", help="What runs the replicas.")
 ]
 
 

@@ -1,6 +1,6 @@
 """``cfscale render``: write the manifests of a plan, or compare them with what is on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +22,11 @@ from cfscale.core.plan import DeploymentPlan
 from cfscale.core.swarm import carried
 from cfscale.errors import InputError
 
-TARGETS = ("compose", "swarm")
+TARGETS = ("compose", "swarm", "helm")
 
 
 def render(
-    target: Annotated[str, typer.Option("--target", metavar="compose|swarm", help="What to write manifests for.")],
+    target: Annotated[str, typer.Option("--target", metavar="compose|swarm|helm", help="What to write manifests for.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Directory that holds nothing but what cfscale renders.")
     ],
@@ -46,6 +46,15 @@ def render(
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite files that were edited by hand or are not ours.")
     ] = False,
+    package: Annotated[
+        Path | None,
+        typer.Option(
+            "--package",
+            metavar="FILE",
+            help="Target helm: also write the chart as a package, the same bytes wherever it is made.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> int:
     """Write the manifests of a plan: every file the deployment mounts, and cfscale.lock.json.
 
@@ -57,17 +66,24 @@ def render(
     cfscale render acme.yaml --target compose --out deploy --check
 
     cfscale render acme.yaml --target swarm --out stack
+
+    cfscale render acme.yaml --target helm --out chart --package acme.tgz
     """
     if target not in TARGETS:
         raise InputError(f"--target '{target}': this version renders {', '.join(TARGETS)}")
+    if package is not None and (target != "helm" or check or diff):
+        raise InputError("--package goes with --target helm, and not with --check or --diff")
     plan = load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth))
     if check or diff:
         return _compare(plan, target, out, show=diff)
     for name in write_manifests(plan, target, out, force=force):
         console.note(f"wrote {out / name}")
+    if package is not None:
+        _write_package(plan, package)
     for line in _remarks(plan, target, out):
         console.note(line)
-    return _checked(plan, out)
+    # the configuration of a chart is made in the cluster: there is nothing to check yet
+    return 0 if target == "helm" else _checked(plan, out)
 
 
 def _checked(plan: DeploymentPlan, out: Path) -> int:
@@ -88,6 +104,9 @@ def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     from cfscale.core import composeloss, swarm
     from cfscale.core.tier import pool_kind
 
+    if target == "helm":
+        yield from _helm_remarks(plan, out)
+        return
     if target == "compose":
         yield from (loss.line() for loss in composeloss.losses(plan))
         return
@@ -100,17 +119,53 @@ def _remarks(plan: DeploymentPlan, target: str, out: Path) -> Iterator[str]:
     yield f"to do, unless 'cfscale up' does it: docker node update --label-add {label} NODE{also}"
 
 
+def _helm_remarks(plan: DeploymentPlan, out: Path) -> Iterator[str]:
+    from cfscale.core.tier import pool_kind
+    from cfscale.render.helm import built, losses
+
+    yield from (loss.line() for loss in losses(plan))
+    for image, folder in {f"REGISTRY/{item.image}": pool_kind(item.name) for item in built(plan)}.items():
+        yield f"to do: docker build --tag {image} {out / 'images' / folder} && docker push {image}"
+    yield f"to do: helm upgrade --install {plan.name} {out} --set global.imageRegistry=REGISTRY --wait"
+
+
 def rendered(plan: DeploymentPlan, target: str) -> tuple[dict[str, str], str]:
     """Path to text of every file, and the text of the lock file."""
     from cfscale.adapters.assets import load_templates
-    from cfscale.render import compose, swarm
     from cfscale.render.lock import lock_document
 
     templates = load_templates()
     if target == "swarm":
         plan = carried(plan)
-    files = (swarm if target == "swarm" else compose).render(plan, templates)
+    files = _files(plan, target, templates)
     return files, lock_document(plan, target, files, templates)
+
+
+def _files(plan: DeploymentPlan, target: str, templates: Mapping[str, str]) -> dict[str, str]:
+    if target == "helm":
+        from cfscale.render import helm
+
+        return helm.render(plan, templates, _presets(plan))
+    from cfscale.render import compose, swarm
+
+    return swarm.render(plan, templates) if target == "swarm" else compose.render(plan, templates)
+
+
+def _presets(plan: DeploymentPlan) -> dict[str, DeploymentPlan]:
+    """Each tier at its top, for the values files that the chart ships beside its own."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.core.presets import presets
+
+    return presets(load_catalogue(), plan.name)
+
+
+def _write_package(plan: DeploymentPlan, path: Path) -> None:
+    from cfscale.adapters.files import write_bytes
+    from cfscale.render.helm.package import packaged
+
+    files, _ = rendered(plan, "helm")
+    write_bytes(path, packaged(files))
+    console.note(f"wrote {path}")
 
 
 def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool) -> tuple[str, ...]:
@@ -121,8 +176,9 @@ def write_manifests(plan: DeploymentPlan, target: str, out: Path, *, force: bool
     files, lock_text = rendered(plan, target)
     env_files = _env_files(plan) if target == "swarm" else ()
     written = write_tree(out, files, lock_text, force=force)
-    ensure_secrets(out, secret_files(plan))
-    ensure_env_files(out, env_files)
+    if target != "helm":  # a cluster keeps its own
+        ensure_secrets(out, secret_files(plan))
+        ensure_env_files(out, env_files)
     return written
 
 

@@ -128,6 +128,7 @@ def scale(
     deployment, clock = _asked(open_deployment(plan, engine, profile)), Clock()
     if apply:
         deployment.require_replicas()
+        deployment.require_unowned(services)
     with (
         logging_as(log, plan.name),
         clock.listening(),

@@ -86,6 +86,8 @@ def up(
             deployment.engine.up(counts)
     if deployment.engine.name == "process" and not detach:
         return _foreground(deployment, counts)
+    if deployment.engine.name == "kubernetes":
+        return _installed(deployment)
     return _until_healthy(deployment, patience)
 
 
@@ -102,6 +104,16 @@ def _foreground(deployment: "Deployment", counts: dict[str, int]) -> int:
     ended_by = deployment.engine.supervise(counts, console.note)
     deployment.state.record_engine(None)
     return 0 if ended_by is None else 128 + ended_by
+
+
+def _installed(deployment: "Deployment") -> int:
+    """Say what runs: helm has waited for it, and pods cannot be asked from outside of their cluster."""
+    from cfscale.core.samples import ReplicaState
+
+    ready = [item for item in deployment.engine.replicas() if item.state is ReplicaState.READY]
+    name = deployment.plan.name
+    console.note(f"{name} is up: {len(ready)} replicas are ready; 'helm get notes {name}' says how to reach it")
+    return 0
 
 
 def _until_healthy(deployment: "Deployment", patience: float) -> int:

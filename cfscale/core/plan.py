@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from cfscale.core.promises import Promises
+
 PLAN_SCHEMA = "cfscale/plan/v1"
 
 
@@ -381,6 +383,7 @@ class DeploymentPlan:
     warnings: tuple[str, ...]
     agent_class: str = "process"
     cost: Cost | None = None
+    promises: Promises | None = None
 
     @property
     def parts(self) -> dict[str, Service]:

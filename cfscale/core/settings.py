@@ -17,7 +17,8 @@ from cfscale.core.plan import (
     Settings,
 )
 from cfscale.core.policies import policies_of
-from cfscale.core.tier import Rules, Tier
+from cfscale.core.promises import Law, Promises
+from cfscale.core.tier import Leaf, Rules, Tier
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
 from cfscale.errors import InputError
 
@@ -59,6 +60,35 @@ def database_of(rules: Rules, *, pools: int) -> Database:
         int(rules.leaf(f"connections.{name}").exact) for name in ("pool_min", "pool_max", "reserved")
     )
     return Database(pools, least, most, reserved, pools * most + reserved)
+
+
+def promises_of(tier: Tier, rules: Rules) -> Promises:
+    """What a tier promises beside its sizes."""
+    law, database, security = "scaling.predictive", tier.database, tier.security
+    every, kept = database.get("backup_frequency"), database.get("retention")
+    return Promises(
+        predictive=Law(
+            scale_up_ratio=rules.leaf(f"{law}.scale_up").ratio,
+            scale_down_ratio=rules.leaf(f"{law}.scale_down").ratio,
+            after_seconds=rules.leaf(f"{law}.after").seconds,
+            scale_down_factor=float(rules.leaf(f"{law}.scale_down_factor").exact),
+        ),
+        auto_scaling=_word(tier.load_balancing.get("auto_scaling")),
+        alerting=_word(tier.monitoring.get("alerting")),
+        dashboards=_word(tier.monitoring.get("dashboards")),
+        geographic_distribution=_word(tier.configuration.get("geographic_distribution")),
+        backup_every_seconds=None if every is None else every.seconds,
+        backup_kept_seconds=None if kept is None else kept.seconds,
+        encryption=_word(database.get("encryption")),
+        authentication=_word(security.get("authentication")),
+        authorization=_word(security.get("authorization")),
+        audit_logging=_word(security.get("audit_logging")),
+        compliance=_word(security.get("compliance")),
+    )
+
+
+def _word(leaf: Leaf | None) -> str | None:
+    return None if leaf is None else str(leaf.value)
 
 
 def _limits(rules: Rules) -> Limits:

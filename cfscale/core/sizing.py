@@ -21,7 +21,7 @@ from cfscale.core.queueing import minimal_servers
 from cfscale.core.roster import left_out
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
 from cfscale.core.services import cell_services, counts_of, image_of
-from cfscale.core.settings import database_of, scaling_of, settings_of
+from cfscale.core.settings import database_of, promises_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
 from cfscale.core.workload import Profile, Slo, Workload, grown_workload
@@ -79,6 +79,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
         services=services,
         settings=settings,
         scaling=scaling_of(profile, catalogue.rules),
+        promises=promises_of(tier, catalogue.rules),
         ledger=(),
         conflicts=(),
         warnings=(

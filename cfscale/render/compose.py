@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Mapping
 
 from cfscale.core.plan import DeploymentPlan
-from cfscale.core.tier import pool_kind
-from cfscale.errors import ActionError, InputError
+from cfscale.errors import InputError
 from cfscale.render import check, context
 from cfscale.render.configs import configs
 from cfscale.render.dialect import COMPOSE, Dialect
 from cfscale.render.engine import Engine
+from cfscale.render.images import build_contexts
 
 
 def render(plan: DeploymentPlan, templates: Mapping[str, str], dialect: Dialect = COMPOSE) -> dict[str, str]:
@@ -31,7 +31,7 @@ def render(plan: DeploymentPlan, templates: Mapping[str, str], dialect: Dialect 
     manifest = engine.render(template, {**context.project(plan), **_mounts(plan, files)})
     files = {dialect.manifest: manifest, **files}
     check.compare(plan, files, dialect)
-    return {**files, **_images(plan, templates)}
+    return {**files, **build_contexts(plan, templates)}
 
 
 def _tiers(templates: Mapping[str, str], folder: str) -> str:
@@ -51,15 +51,3 @@ def _mounts(plan: DeploymentPlan, files: Mapping[str, str]) -> dict[str, object]
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _images(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, str]:
-    """The build context of every image that is ours, as it stands."""
-    found: dict[str, str] = {}
-    for service in plan.services:
-        prefix = f"images/{pool_kind(service.name)}/"
-        files = {path: text for path, text in templates.items() if path.startswith(prefix)}
-        if service.build and f"{prefix}Dockerfile" not in files:
-            raise ActionError(f"templates/{prefix}Dockerfile is missing: reinstall cfscale")
-        found.update(files if service.build else {})
-    return found

@@ -188,7 +188,7 @@ def _container(plan: DeploymentPlan, service: Service, name: str) -> Container:
         build=f"./images/{pool_kind(service.name)}" if service.build else None,
         user=family_of(service).user,
         command=service.command or _command(service, name),
-        environment=_environment(plan, service),
+        environment=environment(plan, service),
         env_file=None if own_file is None else f"./secrets/{own_file}",
         health=_health(service),
         port=_port(service),
@@ -232,7 +232,8 @@ def _etcd(service: Service, name: str) -> tuple[str, ...]:
     )
 
 
-def _environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
+def environment(plan: DeploymentPlan, service: Service) -> tuple[tuple[str, str], ...]:
+    """Variables of a service, in the order of their names; raises InputError for a name that is none."""
     given = platform_env(plan, service) if pool_kind(service.name) in _OURS else {}
     merged = {**given, **service.env}
     for name in merged:

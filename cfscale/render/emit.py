@@ -31,6 +31,11 @@ def yaml(value: str | int | Sequence[str]) -> Emitted:
     return Emitted("[" + ", ".join(yaml(item) for item in value) + "]")
 
 
+def text(value: str) -> Emitted:
+    """A double-quoted YAML text for readers that do not interpolate, such as Helm: ``$`` stays as it is."""
+    return Emitted('"' + "".join(character if character == "$" else _escaped(character) for character in value) + '"')
+
+
 def _number(value: int) -> str:
     if isinstance(value, bool):
         raise InputError(f"{value} is neither a text nor a whole number")
@@ -60,6 +65,13 @@ def word(value: str) -> Emitted:
     if not _WORD.fullmatch(value):
         raise InputError(f"{value!a} is not a name: use letters, digits, '.', '-' and '_'")
     return Emitted(value)
+
+
+def raw(value: str) -> Emitted:
+    """Text of a page that people read, as it is; no program reads that file."""
+    if _UNWRITABLE.search(value):
+        raise InputError(f"{value!a} cannot be written to a file")
+    return Emitted(" ".join(value.split("\n")))
 
 
 def _place(character: str) -> str:

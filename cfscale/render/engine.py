@@ -25,7 +25,7 @@ class Engine:
             lstrip_blocks=True,
             keep_trailing_newline=True,
         )
-        self._environment.filters = {"yaml": emit.yaml, "cfg": emit.cfg, "word": emit.word}
+        self._environment.filters = {"yaml": emit.yaml, "cfg": emit.cfg, "word": emit.word, "raw": emit.raw}
 
     def render(self, name: str, context: Mapping[str, object]) -> str:
         """The text of one template; raises ActionError naming it, and InputError for a value that cannot be written."""

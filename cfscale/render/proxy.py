@@ -217,3 +217,13 @@ def _milliseconds(seconds: float) -> str:
     """HAProxy's time format, in the largest unit that is exact."""
     milliseconds = max(1, round(seconds * 1000))
     return f"{milliseconds}ms" if milliseconds % 1000 else f"{milliseconds // 1000}s"
+
+
+def algorithm(plan: DeploymentPlan) -> str:
+    """HAProxy's word for the tier's strategy; raises InputError for one that it does not have."""
+    return _known(_ALGORITHMS, plan.settings.strategy, "load balancing strategy")
+
+
+def log_level(plan: DeploymentPlan) -> str:
+    """HAProxy's word for the tier's log level; raises InputError for one that it does not have."""
+    return _known(_LOG_LEVELS, plan.settings.log_level, "log level")

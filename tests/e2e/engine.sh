@@ -129,21 +129,6 @@ fetch_plugins() {
   rm -rf "$tree"
 }
 
-foreign_apt() {
-  local state="$cache/apt/$1" suite="$1" uri
-  shift
-  uri="$(debian_mirror)" || return 1
-  mkdir -p "$state"/{lists/partial,archives/partial,none}
-  touch "$state/status"
-  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite" >"$state/sources.list"
-  # sid is dated, and a machine with a clock ahead of its mirror would reject it.
-  apt-get -qq -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts="$state/none" \
-    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts="$state/none" \
-    -o Dir::State::lists="$state/lists" -o Dir::State::status="$state/status" -o Dir::Cache::archives="$state/archives" \
-    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Acquire::Languages=none \
-    -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false -o APT::Sandbox::User=root "$@"
-}
-
 start_swarm() {
   local image missing=()
   docker swarm init --advertise-addr 127.0.0.1 >/dev/null 2>&1 || [ "$(docker info --format '{{.Swarm.ControlAvailable}}')" = true ]

@@ -37,3 +37,19 @@ debian_mirror() {
 
 # shellcheck disable=SC2016 # apt's own variables
 list_mirrors() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian'; }
+
+# apt for another suite of Debian, with a state of its own.
+foreign_apt() {
+  local state="$cache/apt/$1" suite="$1" uri
+  shift
+  uri="$(debian_mirror)" || return 1
+  mkdir -p "$state"/{lists/partial,archives/partial,none}
+  touch "$state/status"
+  printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$uri" "$suite" >"$state/sources.list"
+  # sid is dated, and a machine with a clock ahead of its mirror would reject it.
+  apt-get -qq -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts="$state/none" \
+    -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts="$state/none" \
+    -o Dir::State::lists="$state/lists" -o Dir::State::status="$state/status" -o Dir::Cache::archives="$state/archives" \
+    -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o Acquire::Languages=none \
+    -o Acquire::Check-Valid-Until=false -o Acquire::Check-Date=false -o APT::Sandbox::User=root "$@"
+}
