@@ -165,7 +165,7 @@ def slo(situation: Situation, scaling: Scaling) -> Proposal:
     outlook, current = situation.outlook, situation.current
     if outlook is None or outlook.doubt:
         plain = resource(situation, scaling)
-        return replace(plain, reason=f"{outlook.doubt if outlook else 'no forecast yet'}: {plain.reason}")
+        return replace(plain, reason=f"{plain.reason}; {outlook.doubt if outlook else 'no forecast yet'}")
     blocked = doubt(situation, scaling)
     # a minute's mean says nothing of what overtakes it: replicas that are all but full are not given up, come what may
     full = situation.cpu.mean > scaling.critical_ratio

@@ -42,7 +42,7 @@ EXPECTED = {
     "unknown-environment.yaml": "write development or staging or production",
     "unknown-key.yaml": "3:1: unknown key 'agnets': did you mean 'agents'",
     "unknown-nested-key.yaml": "6:12: unknown key 'imag': did you mean 'image'",
-    "unknown-policy.yaml": "invalid enum value 'magic': write resource",
+    "unknown-policy.yaml": "invalid enum value 'magic': write slo or resource or target",
     "utf-16.yaml": "not UTF-8",
 }
 

@@ -143,7 +143,8 @@ def test_the_slo_policy_falls_back_to_the_thresholds_and_says_so() -> None:
     for situation in (seen(0.95, 4, outlook=outlook(99.0, "the forecast errs")), seen(0.95, 4)):
         proposal = asked(situation, Policy("slo"))
         assert proposal.replicas == 5
-        assert proposal.reason.startswith(("the forecast errs: cpu 95%", "no forecast yet: cpu 95%"))
+        assert proposal.reason.startswith("cpu 95% is above 80%: 5 needed; ")
+        assert proposal.reason.endswith(("the forecast errs", "no forecast yet"))
 
 
 def test_the_slo_policy_heeds_memory_and_missing_metrics() -> None:
