@@ -13,13 +13,14 @@ from math import ceil
 
 from cfscale.core.autoscale import History, judge
 from cfscale.core.forecast import Forecast
-from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of, share_of
+from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.policies import named, unknown
 from cfscale.core.policy import Proposal, Reading, Situation
 from cfscale.core.samples import Quality
 from cfscale.core.simulate import Model, Scaler, View
 from cfscale.core.tier import Rules
+from cfscale.core.units import share_of
 
 Contender = Callable[[], Scaler]
 _ROUNDING = 1e-9

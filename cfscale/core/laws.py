@@ -12,12 +12,11 @@ from math import ceil, floor
 
 from cfscale.core.cron import Cron, parse_cron
 from cfscale.core.plan import Scaling
+from cfscale.core.policies import FOUNDING
 from cfscale.core.policy import Proposal, Reading, Situation, alert, doubt, needed_for, percent, resource
-from cfscale.core.units import format_duration, parse_duration
-from cfscale.errors import InputError
+from cfscale.core.units import format_duration, parse_duration, share_of
 
 Law = Callable[[Situation, Scaling], Proposal]
-FOUNDING = "founding"
 _ROUNDING = 1e-9
 
 
@@ -48,17 +47,6 @@ def promise_of(scaling: Scaling) -> tuple[float, bool]:
     """
     named = next((policy.options["goal"] for policy in scaling.policies if "goal" in policy.options), None)
     return (scaling.forecast.goal_ratio, False) if named is None else (share_of(named, "goal"), True)
-
-
-def share_of(text: str, where: str) -> float:
-    """A ratio written as ``0.5%`` or ``0.005``, between 0 and 1; raises InputError naming ``where``."""
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 < value < 1:
-        raise InputError(f"{where} '{text}' is not a share: write a percentage such as 0.5% or 70%")
-    return value
 
 
 def _resource(_options: Mapping[str, str]) -> Law:

@@ -8,13 +8,13 @@ from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from cfscale.core.cron import parse_cron
-from cfscale.core.laws import FOUNDING, share_of
 from cfscale.core.plan import Policy
-from cfscale.core.units import parse_duration
+from cfscale.core.units import parse_duration, share_of
 from cfscale.core.workload import PolicyProfile, WindowProfile
 from cfscale.errors import InputError
 
 DEFAULT = Policy("slo")
+FOUNDING = "founding"
 _OPTIONS: Mapping[str, frozenset[str]] = {
     "slo": frozenset(("goal",)),
     "resource": frozenset(("cpu", "memory")),

@@ -14,12 +14,12 @@ from msgspec import Meta, Struct
 from cfscale.core.autoscale import History, decide
 from cfscale.core.decision import Action, Decision
 from cfscale.core.foresight import Foresight
-from cfscale.core.laws import laws_of, needs_outlook, promise_of, share_of
+from cfscale.core.laws import laws_of, needs_outlook, promise_of
 from cfscale.core.plan import Health, HealthKind, Scaling, Service
 from cfscale.core.policies import DEFAULT, named
 from cfscale.core.policy import Observation, situation_of
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
-from cfscale.core.units import GIB
+from cfscale.core.units import GIB, share_of
 from cfscale.core.workload import Amount, Replicas, duration
 
 _BEGIN = 1_000_000.0

@@ -1,6 +1,5 @@
 """Tier settings and scaling parameters: the catalogue's values with the profile's laid over them."""
 
-from cfscale.core.laws import share_of
 from cfscale.core.plan import (
     Band,
     Damping,
@@ -19,6 +18,7 @@ from cfscale.core.plan import (
 from cfscale.core.policies import policies_of
 from cfscale.core.promises import Law, Promises
 from cfscale.core.tier import Leaf, Rules, Tier
+from cfscale.core.units import share_of
 from cfscale.core.workload import BandOverride, DampingProfile, PolicyProfile, Profile, duration
 from cfscale.errors import InputError
 

@@ -95,3 +95,14 @@ def format_duration(seconds: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) + (f"{milliseconds}ms" if milliseconds else "")
+
+
+def share_of(text: str, where: str) -> float:
+    """A ratio written as ``0.5%`` or ``0.005``, between 0 and 1; raises InputError naming ``where``."""
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise InputError(f"{where} '{text}' is not a share: write a percentage such as 0.5% or 70%")
+    return value
