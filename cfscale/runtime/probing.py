@@ -40,6 +40,7 @@ _WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.025
 CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
+_DATABASE, _DATABASE_USER = "app", "app"  # as rendered; anybody else would be refused, and a refusal is an answer too
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is asked
 
 Ask = Callable[[Target], Awaitable[Attempt]]
@@ -68,7 +69,26 @@ def plan_targets(
 
 def _replica_target(service: Service, replica: Replica, secret: str | None) -> Target:
     host, port = split_address(replica.address) if replica.address else ("", 0)
-    return Target(replica.name, host, port, service.health, group=service.name, secret=secret, replica=replica)
+    return Target(
+        replica.name,
+        host,
+        port,
+        service.health,
+        group=service.name,
+        secret=secret,
+        replica=replica,
+        about=_about(service),
+        user=_user(service),
+    )
+
+
+def _about(service: Service) -> tuple[str, ...]:
+    """The platform's own database, where there is one to be asked about: a pooler knows no other."""
+    return (_DATABASE,) if service.health.kind is HealthKind.POSTGRES else ()
+
+
+def _user(service: Service) -> str:
+    return _DATABASE_USER if service.health.kind is HealthKind.POSTGRES else ""
 
 
 def _published_targets(service: Service, publish: str, secret: str | None) -> list[Target]:
@@ -77,7 +97,16 @@ def _published_targets(service: Service, publish: str, secret: str | None) -> li
     first, _, last = ports.partition("-")
     host = _EVERYWHERE.get(host.strip("[]"), host.strip("[]"))
     return [
-        Target(f"{service.name} {host}:{port}", host, port, service.health, f"{service.name} published", secret=secret)
+        Target(
+            f"{service.name} {host}:{port}",
+            host,
+            port,
+            service.health,
+            f"{service.name} published",
+            secret=secret,
+            about=_about(service),
+            user=_user(service),
+        )
         for port in range(int(first), int(last or first) + 1)
         if service.health.kind is not HealthKind.NONE
     ]
