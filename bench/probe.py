@@ -191,14 +191,17 @@ async def _awaited(ask: Round, targets: list[str], port: int) -> tuple[int, list
 async def by_cfscale(targets: list[str], port: int) -> tuple[int, list[float]]:
     from functools import partial
 
+    from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import ask
     from cfscale.adapters.probes.network import Network
     from cfscale.adapters.probes.url import parse_target
     from cfscale.cli.scale import Clock
+    from cfscale.core.judging import Judging
     from cfscale.runtime.probing import Survey
 
     found = [parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS) for host in targets]
-    survey = Survey(partial(ask, network=Network()), Clock(), confirm_seconds=None)
+    judging = Judging.of(load_catalogue().rules)
+    survey = Survey(partial(ask, network=Network()), Clock(), judging, confirm_seconds=None)
     report = (await survey.round(found)).report
     return len(found) - report.summary.up, []
 

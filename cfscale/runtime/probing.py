@@ -28,6 +28,7 @@ from cfscale.core.health import (
     result,
     standing,
 )
+from cfscale.core.judging import Judging
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.core.rota import place
 from cfscale.core.samples import Replica, ReplicaState
@@ -36,7 +37,7 @@ from cfscale.runtime.act import Clock
 
 WORKERS = 100
 NAMED_WORKERS = 400
-_WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.025
+_WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.05
 CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
@@ -147,6 +148,7 @@ class Survey:
 
     ask: Ask
     clock: Clock
+    judging: Judging
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     confirm_seconds: float | None = CONFIRM_SECONDS
     workers: int = WORKERS
@@ -184,7 +186,7 @@ class Survey:
     def _ended(self, targets: Sequence[Target], tracks: Mapping[str, Track], previous: Round | None) -> Round:
         results = [self._result(target, standing(target), tracks) for target in targets]
         states = {result.target: result.state for result in results}
-        panic = panicking(targets, previous.states, states) if previous else ()
+        panic = panicking(targets, previous.states, states, self.judging) if previous else ()
         return Round(report(results, panic), tracks)
 
     async def _pass(self, targets: Sequence[Target], tracks: dict[str, Track]) -> None:
@@ -234,7 +236,7 @@ class Survey:
     def _result(self, target: Target, fixed: Attempt | None, tracks: Mapping[str, Track]) -> Result:
         if fixed is not None:
             return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
-        return result(target, tracks[target.name], self.clock.now())
+        return result(target, tracks[target.name], self.clock.now(), self.judging)
 
 
 def _grid(seconds: float) -> float:

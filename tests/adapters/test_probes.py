@@ -12,15 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.adapters.probes.ask import LATE_SECONDS, ask, probe_once
 from cfscale.adapters.probes.http import Response, judge, request
 from cfscale.adapters.probes.network import Network, Wire, forbidden
 from cfscale.adapters.probes.url import parse_target, parse_targets
 from cfscale.core.health import Attempt, State, Target
+from cfscale.core.judging import Judging
 from cfscale.core.plan import Health, HealthKind
 from cfscale.errors import InputError
 from cfscale.runtime.ports import Prober
 
+JUDGING = Judging.of(load_catalogue().rules)
 SHORT = 0.3
 GENEROUS = 10.0
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -614,7 +617,9 @@ def test_a_thousand_healthy_targets_at_once_are_all_up() -> None:
         async with server:
             targets = [url(f"http://127.0.{n // 250}.{n % 250 + 1}:{port}/") for n in range(1000)]
             network = Network()
-            found = await Survey(lambda target: ask(target, network), Now(), confirm_seconds=None).round(targets)
+            found = await Survey(lambda target: ask(target, network), Now(), JUDGING, confirm_seconds=None).round(
+                targets
+            )
         return found.report.summary.up
 
     assert asyncio.run(main()) == 1000

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.health import Attempt, Kind, Report, State, Target
+from cfscale.core.judging import Judging
 from cfscale.core.plan import DeploymentPlan, Health, HealthKind
 from cfscale.core.rota import JITTER
 from cfscale.core.samples import Replica, ReplicaState
@@ -17,6 +19,7 @@ from cfscale.core.workload import Profile
 from cfscale.errors import UnavailableError
 from cfscale.runtime.probing import Round, Survey, healthy, plan_targets, split_address, timed, until_healthy, watch
 
+JUDGING = Judging.of(load_catalogue().rules)
 HEALTH = Health(HealthKind.HTTP, rise=2, fall=3)
 UP, DOWN = State.UP, State.DOWN
 
@@ -58,7 +61,7 @@ class World:
         return Attempt(state, state.value, 0.01)
 
     def survey(self) -> Survey:
-        return Survey(self.ask, self, sleep=self.sleep)
+        return Survey(self.ask, self, JUDGING, sleep=self.sleep)
 
 
 def target(name: str, group: str = "web") -> Target:
