@@ -201,17 +201,19 @@ async def by_cfscale(targets: list[str], port: int) -> tuple[int, list[float]]:
 
     found = [parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS) for host in targets]
     judging = Judging.of(load_catalogue().rules)
-    survey = Survey(partial(ask, network=Network()), Clock(), judging, confirm_seconds=None)
+    survey = Survey(partial(ask, network=Network(judging)), Clock(), judging, confirm_seconds=None)
     report = (await survey.round(found)).report
     return len(found) - report.summary.up, []
 
 
 async def by_pace(targets: list[str], port: int) -> tuple[int, list[float]]:
+    from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import ask
     from cfscale.adapters.probes.network import Network
     from cfscale.adapters.probes.url import parse_target
+    from cfscale.core.judging import Judging
 
-    network, latencies, began = Network(), [], time.monotonic()
+    network, latencies, began = Network(Judging.of(load_catalogue().rules)), [], time.monotonic()
     for number, host in enumerate(targets):
         await asyncio.sleep(max(0.0, began + number / 100 - time.monotonic()))
         attempt = await ask(parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS), network)

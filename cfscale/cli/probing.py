@@ -129,10 +129,10 @@ def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) ->
     from cfscale.core.judging import Judging
     from cfscale.runtime.probing import WORKERS, Survey
 
-    network = Network(policy=policy or TlsPolicy())
+    judging = Judging.of(load_catalogue().rules)
+    network = Network(judging, policy=policy or TlsPolicy())
     warm(network, targets)
     most = _most_workers()
-    judging = Judging.of(load_catalogue().rules)
     return Survey(partial(ask, network=network), Clock(), judging, workers=min(WORKERS, most), most=most)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from cfscale.adapters.probes.ask import LATE_SECONDS, ask
+from cfscale.adapters.probes.ask import ask
 from cfscale.adapters.probes.network import Network, Wire
 from cfscale.adapters.probes.url import parse_target, parse_targets
 from cfscale.core.health import Attempt, State, Target
@@ -60,7 +60,9 @@ class Real:
 
 def surveyed(targets: list[Target], network: type[Network] = Network) -> Round:
     async def main() -> Round:
-        return await Survey(partial(ask, network=network()), Real(), JUDGING, confirm_seconds=0.01).round(targets)
+        return await Survey(partial(ask, network=network(JUDGING)), Real(), JUDGING, confirm_seconds=0.01).round(
+            targets
+        )
 
     return asyncio.run(main())
 
@@ -182,9 +184,9 @@ def test_fault_22_a_dozen_dead_names_leave_fifty_healthy_ones_up() -> None:
         dead = [url(f"http://dead-{n}.test:{port}/", 0.5) for n in range(12)]
         healthy = [url(f"http://host-{n}.test:{port}/") for n in range(50)]
         async with server:
-            return await Survey(partial(ask, network=Network(lookup)), Real(), JUDGING, confirm_seconds=0.01).round(
-                dead + healthy
-            )
+            return await Survey(
+                partial(ask, network=Network(JUDGING, lookup)), Real(), JUDGING, confirm_seconds=0.01
+            ).round(dead + healthy)
 
     found = asyncio.run(main())
     release.set()
@@ -280,11 +282,11 @@ def test_fault_27_most_of_a_group_down_at_once_is_panic_and_no_action_follows() 
 
 def test_fault_28_a_blocked_event_loop_is_not_held_against_the_targets() -> None:
     async def main(port: int) -> Round:
-        survey = Survey(partial(ask, network=Network()), Real(), JUDGING, confirm_seconds=None)
+        survey = Survey(partial(ask, network=Network(JUDGING)), Real(), JUDGING, confirm_seconds=None)
         round_ = survey.round([url(f"http://127.0.0.1:{port}/", 0.2)])
         question = asyncio.create_task(round_)
         await asyncio.sleep(0.01)
-        time.sleep(0.2 + LATE_SECONDS + 0.3)  # what SIGSTOP does, too
+        time.sleep(0.2 + JUDGING.late_seconds + 0.3)  # what SIGSTOP does, too
         return await question
 
     with full_backlog() as port:
