@@ -20,9 +20,14 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    from cfscale.core.judging import Judging
 
 SECONDS, IN_FLIGHT = 2.0, 100
 CASES = ("httpx", "aiohttp", "asyncio", "cfscale", "cfscale+uvloop")
@@ -173,6 +178,7 @@ def run_case(name: str, count: int, rounds: int, port: int) -> Case:
         factory = uvloop.new_event_loop
     ask: dict[str, Round] = {"httpx": by_httpx, "aiohttp": by_aiohttp, "asyncio": by_streams, "paced": by_pace}
     walls, cpus, failed, latencies = [], [], 0, []
+    judging()
     with asyncio.Runner(loop_factory=factory) as runner:
         for _ in range(rounds):
             wall, cpu = time.perf_counter(), time.process_time()
@@ -188,6 +194,15 @@ async def _awaited(ask: Round, targets: list[str], port: int) -> tuple[int, list
     return await ask(targets, port)
 
 
+@cache
+def judging() -> "Judging":
+    """The catalogue's figures, read once: it is start-up that this costs, not probes."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.core.judging import Judging
+
+    return Judging.of(load_catalogue().rules)
+
+
 async def by_cfscale(targets: list[str], port: int) -> tuple[int, list[float]]:
     from functools import partial
 
@@ -198,7 +213,7 @@ async def by_cfscale(targets: list[str], port: int) -> tuple[int, list[float]]:
     from cfscale.runtime.probing import Survey
 
     found = [parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS) for host in targets]
-    survey = Survey(partial(ask, network=Network()), Clock(), confirm_seconds=None)
+    survey = Survey(partial(ask, network=Network(judging())), Clock(), judging(), confirm_seconds=None)
     report = (await survey.round(found)).report
     return len(found) - report.summary.up, []
 
@@ -208,7 +223,7 @@ async def by_pace(targets: list[str], port: int) -> tuple[int, list[float]]:
     from cfscale.adapters.probes.network import Network
     from cfscale.adapters.probes.url import parse_target
 
-    network, latencies, began = Network(), [], time.monotonic()
+    network, latencies, began = Network(judging()), [], time.monotonic()
     for number, host in enumerate(targets):
         await asyncio.sleep(max(0.0, began + number / 100 - time.monotonic()))
         attempt = await ask(parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS), network)

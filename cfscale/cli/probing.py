@@ -122,15 +122,18 @@ async def until_up(targets: "Targets", seconds: float) -> Report:
 
 def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) -> "Survey":
     """How targets are asked, with what these will need at hand; good for one event loop."""
+    from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import ask, warm
     from cfscale.adapters.probes.network import Network, TlsPolicy
     from cfscale.cli.scale import Clock
+    from cfscale.core.judging import Judging
     from cfscale.runtime.probing import WORKERS, Survey
 
-    network = Network(policy=policy or TlsPolicy())
+    judging = Judging.of(load_catalogue().rules)
+    network = Network(judging, policy=policy or TlsPolicy())
     warm(network, targets)
     most = _most_workers()
-    return Survey(partial(ask, network=network), Clock(), workers=min(WORKERS, most), most=most)
+    return Survey(partial(ask, network=network), Clock(), judging, workers=min(WORKERS, most), most=most)
 
 
 def _most_workers() -> int:

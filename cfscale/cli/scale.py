@@ -246,9 +246,13 @@ def _prober(deployment: "Deployment") -> "Prober | None":
     """Who asks replicas whether their work is done; loaded only where a service has such a question."""
     if all(service.drain is None or service.drain.done is None for service in deployment.plan.services):
         return None
-    from cfscale.adapters.probes.ask import probe_once
+    from functools import partial
 
-    return probe_once
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.adapters.probes.ask import probe_once
+    from cfscale.core.judging import Judging
+
+    return partial(probe_once, judging=Judging.of(load_catalogue().rules))
 
 
 def _exit_code(scaler: "Scaler", *, looping: bool) -> int:

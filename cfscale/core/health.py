@@ -20,16 +20,13 @@ from enum import StrEnum
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cfscale.core.judging import Judging
 from cfscale.core.plan import Health, HealthKind
 from cfscale.core.samples import Replica, ReplicaState
 
 PROBE_SCHEMA = "cfscale/probe/v1"
-PANIC_RATIO = 0.5
-PANIC_TARGETS = 5
 _SHOWN_CHARACTERS = 200
-# a target that answers now yes, now no is flaky from so many turns in so many answers
-FLAKY_TURNS, FLAKY_ANSWERS = 4, 16
-_RECENT = (1 << FLAKY_ANSWERS) - 1
+_RECENT = (1 << 64) - 1  # answers that a track remembers, however few of them are judged
 # C0, DEL and C1 steer terminals; bidirectional overrides reorder what is read; surrogates, U+FFFE and U+FFFF break XML
 _UNSHOWN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
@@ -148,10 +145,10 @@ class Track(Struct, frozen=True, gc=False):
     recent: int = 0
     late: int = 0
 
-    @property
-    def flaky(self) -> bool:
+    def flaky(self, judging: Judging) -> bool:
         """Whether the latest answers turned so often that no verdict tells the whole story."""
-        return ((self.recent ^ (self.recent >> 1)) & (_RECENT >> 1)).bit_count() >= FLAKY_TURNS
+        turns = (self.recent ^ (self.recent >> 1)) & ((1 << (judging.flaky_answers - 1)) - 1)
+        return turns.bit_count() >= judging.flaky_turns
 
 
 class Result(Struct, frozen=True, gc=False):
@@ -273,9 +270,9 @@ _UNASKED = {
 }
 
 
-def conclude(target: Target, track: Track, now: float) -> tuple[State, str]:
+def conclude(target: Target, track: Track, now: float, judging: Judging) -> tuple[State, str]:
     """The verdict on a target that was asked, and why; ``now`` is seconds since the epoch."""
-    state, reason = _answered(track, target.health)
+    state, reason = _answered(track, target.health, judging)
     replica = target.replica
     if replica is None:
         return state, reason
@@ -290,7 +287,7 @@ def conclude(target: Target, track: Track, now: float) -> tuple[State, str]:
     return state, reason
 
 
-def _answered(track: Track, health: Health) -> tuple[State, str]:
+def _answered(track: Track, health: Health, judging: Judging) -> tuple[State, str]:
     last = track.last
     if last is None:
         return State.UNKNOWN, "not asked yet"
@@ -301,32 +298,32 @@ def _answered(track: Track, health: Health) -> tuple[State, str]:
     if track.settled is State.DOWN:
         again = f"answers again, {track.good} of {health.rise} times"
         return State.DOWN, again if track.good else last.reason
-    return track.settled, _with_doubts(track, last)
+    return track.settled, _with_doubts(track, last, judging)
 
 
-def _with_doubts(track: Track, last: Attempt) -> str:
+def _with_doubts(track: Track, last: Attempt, judging: Judging) -> str:
     """The reason of a target that is not down, with what speaks against it."""
-    failures = track.recent.bit_count()
     doubts = [f"flaky: {track.failure}"] if track.failure else []
-    if track.flaky:
-        doubts.append(f"flaky: {failures} of the latest {FLAKY_ANSWERS} answers were failures")
+    if track.flaky(judging):
+        failures = (track.recent & ((1 << judging.flaky_answers) - 1)).bit_count()
+        doubts.append(f"flaky: {failures} of the latest {judging.flaky_answers} answers were failures")
     return "; ".join([*([last.reason] if last.state is not State.DOWN else []), *doubts]) or last.reason
 
 
-def result(target: Target, track: Track, now: float) -> Result:
+def result(target: Target, track: Track, now: float, judging: Judging) -> Result:
     """The verdict on a target that was asked, as it is published."""
     last = track.last
     if last is None:
         return Result(target.name, target.kind.value, State.UNKNOWN, None, "not asked yet")
     undisputed = last.state is track.settled and not track.recent and target.replica is None
-    state, reason = (last.state, last.reason) if undisputed else conclude(target, track, now)
+    state, reason = (last.state, last.reason) if undisputed else conclude(target, track, now, judging)
     return Result(
         target=target.name,
         kind=target.kind.value,
         state=state,
         latency_seconds=last.latency_seconds,
         reason=reason,
-        flaky=track.flaky or (bool(track.failure) and state not in (State.DOWN, State.UNKNOWN)),
+        flaky=track.flaky(judging) or (bool(track.failure) and state not in (State.DOWN, State.UNKNOWN)),
         phases=last.phases,
         http_status=last.status,
         certificate_expires_at=last.certificate_expires_at,
@@ -360,8 +357,10 @@ def nagios_code(found: Report) -> int:
     return 1 if found.summary.degraded else 0
 
 
-def panicking(targets: Sequence[Target], before: Mapping[str, State], after: Mapping[str, State]) -> tuple[str, ...]:
-    """The groups of at least five targets of which more than half turned down since the previous round.
+def panicking(
+    targets: Sequence[Target], before: Mapping[str, State], after: Mapping[str, State], judging: Judging
+) -> tuple[str, ...]:
+    """The groups, large enough to tell, of which most turned down since the previous round.
 
     So many failures at once are rather the network's or this host's: the verdicts stand, but nobody may act on them.
     """
@@ -371,4 +370,8 @@ def panicking(targets: Sequence[Target], before: Mapping[str, State], after: Map
         for target in targets
         if after.get(target.name) is State.DOWN and before.get(target.name, State.DOWN) is not State.DOWN
     )
-    return tuple(group for group, size in sizes.items() if size >= PANIC_TARGETS and turned[group] > size * PANIC_RATIO)
+    return tuple(
+        group
+        for group, size in sizes.items()
+        if size >= judging.panic_targets and turned[group] > size * judging.panic_ratio
+    )

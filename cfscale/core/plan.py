@@ -21,6 +21,7 @@ class HealthKind(StrEnum):
     HTTP = "http"
     TCP = "tcp"
     REDIS = "redis"
+    POSTGRES = "postgres"
     JSONRPC = "jsonrpc"
     NONE = "none"
 

@@ -49,7 +49,7 @@ class Slo(Struct, frozen=True, forbid_unknown_fields=True):
 class HealthOverride(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a service's replicas are asked for their health, where it differs from the catalogue."""
 
-    kind: Literal["http", "tcp", "redis", "jsonrpc", "none"] | None = None
+    kind: Literal["http", "tcp", "redis", "postgres", "jsonrpc", "none"] | None = None
     path: Text | None = None
     status: Annotated[int, Meta(ge=100, le=599)] | None = None
     json: dict[Text, Text] | None = None

@@ -28,6 +28,7 @@ from cfscale.core.health import (
     result,
     standing,
 )
+from cfscale.core.judging import Judging
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.core.rota import place
 from cfscale.core.samples import Replica, ReplicaState
@@ -36,10 +37,11 @@ from cfscale.runtime.act import Clock
 
 WORKERS = 100
 NAMED_WORKERS = 400
-_WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.025
+_WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.05
 CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
+_DATABASE, _DATABASE_USER = "app", "app"  # as rendered; anybody else would be refused, and a refusal is an answer too
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 - where such a listener is asked
 
 Ask = Callable[[Target], Awaitable[Attempt]]
@@ -68,7 +70,26 @@ def plan_targets(
 
 def _replica_target(service: Service, replica: Replica, secret: str | None) -> Target:
     host, port = split_address(replica.address) if replica.address else ("", 0)
-    return Target(replica.name, host, port, service.health, group=service.name, secret=secret, replica=replica)
+    return Target(
+        replica.name,
+        host,
+        port,
+        service.health,
+        group=service.name,
+        secret=secret,
+        replica=replica,
+        about=_about(service),
+        user=_user(service),
+    )
+
+
+def _about(service: Service) -> tuple[str, ...]:
+    """The platform's own database, where there is one to be asked about: a pooler knows no other."""
+    return (_DATABASE,) if service.health.kind is HealthKind.POSTGRES else ()
+
+
+def _user(service: Service) -> str:
+    return _DATABASE_USER if service.health.kind is HealthKind.POSTGRES else ""
 
 
 def _published_targets(service: Service, publish: str, secret: str | None) -> list[Target]:
@@ -77,7 +98,16 @@ def _published_targets(service: Service, publish: str, secret: str | None) -> li
     first, _, last = ports.partition("-")
     host = _EVERYWHERE.get(host.strip("[]"), host.strip("[]"))
     return [
-        Target(f"{service.name} {host}:{port}", host, port, service.health, f"{service.name} published", secret=secret)
+        Target(
+            f"{service.name} {host}:{port}",
+            host,
+            port,
+            service.health,
+            f"{service.name} published",
+            secret=secret,
+            about=_about(service),
+            user=_user(service),
+        )
         for port in range(int(first), int(last or first) + 1)
         if service.health.kind is not HealthKind.NONE
     ]
@@ -118,6 +148,7 @@ class Survey:
 
     ask: Ask
     clock: Clock
+    judging: Judging
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     confirm_seconds: float | None = CONFIRM_SECONDS
     workers: int = WORKERS
@@ -155,7 +186,7 @@ class Survey:
     def _ended(self, targets: Sequence[Target], tracks: Mapping[str, Track], previous: Round | None) -> Round:
         results = [self._result(target, standing(target), tracks) for target in targets]
         states = {result.target: result.state for result in results}
-        panic = panicking(targets, previous.states, states) if previous else ()
+        panic = panicking(targets, previous.states, states, self.judging) if previous else ()
         return Round(report(results, panic), tracks)
 
     async def _pass(self, targets: Sequence[Target], tracks: dict[str, Track]) -> None:
@@ -205,7 +236,7 @@ class Survey:
     def _result(self, target: Target, fixed: Attempt | None, tracks: Mapping[str, Track]) -> Result:
         if fixed is not None:
             return Result(target.name, target.kind.value, fixed.state, fixed.latency_seconds, fixed.reason)
-        return result(target, tracks[target.name], self.clock.now())
+        return result(target, tracks[target.name], self.clock.now(), self.judging)
 
 
 def _grid(seconds: float) -> float:

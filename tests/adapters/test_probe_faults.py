@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from cfscale.adapters.probes.ask import LATE_SECONDS, ask
+from cfscale.adapters.probes.ask import ask
 from cfscale.adapters.probes.network import Network, Wire
 from cfscale.adapters.probes.url import parse_target, parse_targets
 from cfscale.core.health import Attempt, State, Target
 from cfscale.errors import InputError
 from cfscale.runtime.probing import Round, Survey
 from tests.adapters.test_probes import (
+    JUDGING,
     Serve,
     answered,
     asked,
@@ -59,7 +60,9 @@ class Real:
 
 def surveyed(targets: list[Target], network: type[Network] = Network) -> Round:
     async def main() -> Round:
-        return await Survey(partial(ask, network=network()), Real(), confirm_seconds=0.01).round(targets)
+        return await Survey(partial(ask, network=network(JUDGING)), Real(), JUDGING, confirm_seconds=0.01).round(
+            targets
+        )
 
     return asyncio.run(main())
 
@@ -181,9 +184,9 @@ def test_fault_22_a_dozen_dead_names_leave_fifty_healthy_ones_up() -> None:
         dead = [url(f"http://dead-{n}.test:{port}/", 0.5) for n in range(12)]
         healthy = [url(f"http://host-{n}.test:{port}/") for n in range(50)]
         async with server:
-            return await Survey(partial(ask, network=Network(lookup)), Real(), confirm_seconds=0.01).round(
-                dead + healthy
-            )
+            return await Survey(
+                partial(ask, network=Network(JUDGING, lookup)), Real(), JUDGING, confirm_seconds=0.01
+            ).round(dead + healthy)
 
     found = asyncio.run(main())
     release.set()
@@ -243,7 +246,7 @@ def test_fault_26_a_target_that_flaps_changes_its_verdict_rarely_and_is_called_f
         answer = State.DOWN if number % 2 else State.UP
         track = advance(track, Attempt(answer, answer.value, 0.01), target.health)
         states.append(track.settled)
-    found = result(target, track, 0.0)
+    found = result(target, track, 0.0, JUDGING)
 
     assert sum(after is not before for before, after in pairwise(states)) <= 1
     assert (found.state, found.flaky) == (State.UP, True)
@@ -264,7 +267,7 @@ def test_fault_27_most_of_a_group_down_at_once_is_panic_and_no_action_follows() 
     async def main() -> Round:
         world = World()
         targets = [url(f"http://127.0.0.1:8{n}/") for n in range(10, 20)]
-        survey = Survey(world.ask, Real(), confirm_seconds=0.0)
+        survey = Survey(world.ask, Real(), JUDGING, confirm_seconds=0.0)
         first = await survey.round(targets)
         world.up = False
         return await survey.round(targets, first)
@@ -279,11 +282,11 @@ def test_fault_27_most_of_a_group_down_at_once_is_panic_and_no_action_follows() 
 
 def test_fault_28_a_blocked_event_loop_is_not_held_against_the_targets() -> None:
     async def main(port: int) -> Round:
-        survey = Survey(partial(ask, network=Network()), Real(), confirm_seconds=None)
+        survey = Survey(partial(ask, network=Network(JUDGING)), Real(), JUDGING, confirm_seconds=None)
         round_ = survey.round([url(f"http://127.0.0.1:{port}/", 0.2)])
         question = asyncio.create_task(round_)
         await asyncio.sleep(0.01)
-        time.sleep(0.2 + LATE_SECONDS + 0.3)  # what SIGSTOP does, too
+        time.sleep(0.2 + JUDGING.late_seconds + 0.3)  # what SIGSTOP does, too
         return await question
 
     with full_backlog() as port:

@@ -20,6 +20,7 @@ from cfscale.adapters.probes.ask import ask
 from cfscale.adapters.probes.network import Network, TlsPolicy
 from cfscale.adapters.probes.url import parse_target
 from cfscale.core.health import Attempt, State
+from tests.adapters.test_probes import JUDGING
 
 pytestmark = pytest.mark.process
 GENEROUS = 10.0
@@ -49,7 +50,7 @@ def free_port() -> int:
 
 def asked(url: str, policy: TlsPolicy = POLICY, **more: str) -> Attempt:
     async def main() -> Attempt:
-        return await ask(parse_target(url, timeout_seconds=GENEROUS, **more), Network(policy=policy))
+        return await ask(parse_target(url, timeout_seconds=GENEROUS, **more), Network(JUDGING, policy=policy))
 
     return asyncio.run(main())
 

@@ -7,20 +7,24 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfscale.adapters.probes.ask import LATE_SECONDS, ask, probe_once
+from cfscale.adapters.assets import load_catalogue
+from cfscale.adapters.probes.ask import ask, probe_once
 from cfscale.adapters.probes.http import Response, judge, request
 from cfscale.adapters.probes.network import Network, Wire, forbidden
 from cfscale.adapters.probes.url import parse_target, parse_targets
 from cfscale.core.health import Attempt, State, Target
+from cfscale.core.judging import Judging
 from cfscale.core.plan import Health, HealthKind
 from cfscale.errors import InputError
 from cfscale.runtime.ports import Prober
 
+JUDGING = Judging.of(load_catalogue().rules)
 SHORT = 0.3
 GENEROUS = 10.0
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -30,7 +34,9 @@ def url(text: str, seconds: float = GENEROUS, password: str | None = None) -> Ta
     return parse_target(text, timeout_seconds=seconds, password=password)
 
 
-def answered(serve: Serve, target: Callable[[int], Target], network: Callable[[], Network] = Network) -> Attempt:
+def answered(
+    serve: Serve, target: Callable[[int], Target], network: Callable[[], Network] = lambda: Network(JUDGING)
+) -> Attempt:
     """What a target says that ``serve`` plays on loopback."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -100,7 +106,7 @@ def full_backlog() -> Iterator[int]:
 
 def asked(target: Target) -> Attempt:
     async def main() -> Attempt:
-        return await ask(target, Network())
+        return await ask(target, Network(JUDGING))
 
     return asyncio.run(main())
 
@@ -506,7 +512,7 @@ def test_dead_names_do_not_hold_up_literal_addresses() -> None:
         return []
 
     async def main() -> tuple[list[Attempt], Attempt]:
-        network = Network(stuck, lookups=4)
+        network = Network(JUDGING, stuck, lookups=4)
         server = await asyncio.start_server(talk, "127.0.0.1", 0)
         async with server:
             dead = [asyncio.create_task(ask(url(f"http://dead-{n}.test/", SHORT), network)) for n in range(12)]
@@ -537,7 +543,7 @@ def test_failed_lookups(problem: OSError, state: State, reason: str) -> None:
         raise problem
 
     async def main() -> Attempt:
-        return await ask(url("http://name.test/"), Network(fail))
+        return await ask(url("http://name.test/"), Network(JUDGING, fail))
 
     attempt = asyncio.run(main())
 
@@ -547,7 +553,9 @@ def test_failed_lookups(problem: OSError, state: State, reason: str) -> None:
 
 def test_a_name_that_leads_to_the_metadata_service_is_refused() -> None:
     async def main() -> Attempt:
-        return await ask(url("http://innocent.test/"), Network(lambda _host, _port: ["127.0.0.1", "169.254.169.254"]))
+        return await ask(
+            url("http://innocent.test/"), Network(JUDGING, lambda _host, _port: ["127.0.0.1", "169.254.169.254"])
+        )
 
     attempt = asyncio.run(main())
 
@@ -559,7 +567,9 @@ def test_the_next_address_of_a_name_is_tried() -> None:
     def two(_host: str, _port: int) -> list[str]:
         return ["127.0.0.9", "127.0.0.1"]
 
-    attempt = answered(saying(http_answer(b"")), lambda port: url(f"http://name.test:{port}/"), lambda: Network(two))
+    attempt = answered(
+        saying(http_answer(b"")), lambda port: url(f"http://name.test:{port}/"), lambda: Network(JUDGING, two)
+    )
 
     assert attempt.state is State.UP
 
@@ -573,16 +583,16 @@ def test_faults_of_this_host_are_unknown(code: int) -> None:
             raise OSError(code, "x")
 
     async def main() -> Attempt:
-        return await ask(url("http://127.0.0.1:1/"), Broken())
+        return await ask(url("http://127.0.0.1:1/"), Broken(JUDGING))
 
     assert asyncio.run(main()).state is State.UNKNOWN
 
 
 def test_a_deadline_noticed_far_too_late_is_the_fault_of_this_host() -> None:
     async def main(port: int) -> Attempt:
-        question = asyncio.create_task(ask(url(f"http://127.0.0.1:{port}/", SHORT), Network()))
+        question = asyncio.create_task(ask(url(f"http://127.0.0.1:{port}/", SHORT), Network(JUDGING)))
         await asyncio.sleep(0)
-        time.sleep(SHORT + LATE_SECONDS + 0.2)  # what SIGSTOP or a blocked event loop does
+        time.sleep(SHORT + JUDGING.late_seconds + 0.2)  # what SIGSTOP or a blocked event loop does
         return await question
 
     with full_backlog() as port:
@@ -613,8 +623,10 @@ def test_a_thousand_healthy_targets_at_once_are_all_up() -> None:
         port = server.sockets[0].getsockname()[1]
         async with server:
             targets = [url(f"http://127.0.{n // 250}.{n % 250 + 1}:{port}/") for n in range(1000)]
-            network = Network()
-            found = await Survey(lambda target: ask(target, network), Now(), confirm_seconds=None).round(targets)
+            network = Network(JUDGING)
+            found = await Survey(lambda target: ask(target, network), Now(), JUDGING, confirm_seconds=None).round(
+                targets
+            )
         return found.report.summary.up
 
     assert asyncio.run(main()) == 1000
@@ -724,7 +736,7 @@ def test_target_files_take_comments_and_name_a_bad_line() -> None:
 
 
 def test_one_question_for_callers_without_an_event_loop() -> None:
-    prober: Prober = probe_once
+    prober: Prober = partial(probe_once, judging=JUDGING)
     with closed_port() as port:
         healthy, latency, reason = prober(f"127.0.0.1:{port}", Health(HealthKind.TCP))
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cfscale.adapters.assets import load_catalogue
 from cfscale.core.health import (
     ALIVE,
     Attempt,
@@ -22,9 +23,11 @@ from cfscale.core.health import (
     shown,
     standing,
 )
+from cfscale.core.judging import Judging
 from cfscale.core.plan import Health, HealthKind
 from cfscale.core.samples import Replica, ReplicaState
 
+JUDGING = Judging.of(load_catalogue().rules)
 HEALTH = Health(HealthKind.HTTP, rise=2, fall=3, start_period_seconds=30.0)
 TARGET = Target("web-1", "127.0.0.1", 80, HEALTH, "web")
 ANSWERS = st.sampled_from([State.UP, State.DEGRADED, State.DOWN, State.UNKNOWN])
@@ -71,24 +74,24 @@ def test_flapping_one_to_one_never_changes_the_verdict() -> None:
 
 
 def test_a_success_does_not_hide_the_failure_before_it() -> None:
-    assert conclude(TARGET, after(State.DOWN, State.UP), 0.0) == (State.UP, "up; flaky: down")
+    assert conclude(TARGET, after(State.DOWN, State.UP), 0.0, JUDGING) == (State.UP, "up; flaky: down")
 
 
 def test_a_fault_of_the_prober_is_shown_and_forgotten() -> None:
     track = after(State.UP, State.UNKNOWN)
 
-    assert conclude(TARGET, track, 0.0)[0] is State.UNKNOWN
-    assert conclude(TARGET, advance(track, attempt(State.UP), HEALTH), 0.0)[0] is State.UP
+    assert conclude(TARGET, track, 0.0, JUDGING)[0] is State.UNKNOWN
+    assert conclude(TARGET, advance(track, attempt(State.UP), HEALTH), 0.0, JUDGING)[0] is State.UP
 
 
 def test_what_is_not_confirmed_is_not_down() -> None:
-    state, reason = conclude(TARGET, after(State.DOWN), 0.0)
+    state, reason = conclude(TARGET, after(State.DOWN), 0.0, JUDGING)
 
     assert (state, reason) == (State.UNKNOWN, "down; not confirmed yet, 1 of 3 times")
 
 
 def test_a_target_never_asked_is_unknown() -> None:
-    assert conclude(TARGET, Track(), 0.0)[0] is State.UNKNOWN
+    assert conclude(TARGET, Track(), 0.0, JUDGING)[0] is State.UNKNOWN
 
 
 @given(st.lists(ANSWERS, max_size=40), st.integers(1, 5), st.integers(1, 5))
@@ -180,20 +183,20 @@ def test_failures_within_the_start_period_are_starting() -> None:
     target = replace(TARGET, replica=replica(ReplicaState.STARTING, started_at=100.0))
     track = after(*(State.DOWN,) * 3)
 
-    assert conclude(target, track, 129.0) == (State.STARTING, "down")
-    assert conclude(target, track, 131.0) == (State.DOWN, "down")
-    assert conclude(target, after(State.UP), 101.0)[0] is State.UP
+    assert conclude(target, track, 129.0, JUDGING) == (State.STARTING, "down")
+    assert conclude(target, track, 131.0, JUDGING) == (State.DOWN, "down")
+    assert conclude(target, after(State.UP), 101.0, JUDGING)[0] is State.UP
 
 
 def test_a_ready_replica_that_fails_is_down_however_young() -> None:
     target = replace(TARGET, replica=replica(ReplicaState.READY, started_at=100.0))
 
-    assert conclude(target, after(*(State.DOWN,) * 3), 101.0)[0] is State.DOWN
+    assert conclude(target, after(*(State.DOWN,) * 3), 101.0, JUDGING)[0] is State.DOWN
 
 
 def test_answering_while_the_engine_says_unhealthy_is_degraded() -> None:
     target = replace(TARGET, replica=replica(ReplicaState.UNHEALTHY, reason="health check failed"))
-    state, reason = conclude(target, after(State.UP), 0.0)
+    state, reason = conclude(target, after(State.UP), 0.0, JUDGING)
 
     assert state is State.DEGRADED
     assert "health check failed" in reason
@@ -227,7 +230,7 @@ def test_the_summary_counts_every_result_once(states: list[State]) -> None:
 def panic_of(size: int, turned: int, before: State = State.UP) -> tuple[str, ...]:
     targets = [replace(TARGET, name=f"web-{index}") for index in range(size)]
     states = {target.name: State.DOWN if index < turned else State.UP for index, target in enumerate(targets)}
-    return panicking(targets, {target.name: before for target in targets}, states)
+    return panicking(targets, {target.name: before for target in targets}, states, JUDGING)
 
 
 def test_more_than_half_of_a_group_down_at_once_is_a_panic() -> None:
@@ -247,7 +250,7 @@ def test_what_was_down_before_is_no_panic() -> None:
 def test_a_first_round_is_no_panic() -> None:
     targets = [replace(TARGET, name=f"web-{index}") for index in range(10)]
 
-    assert panicking(targets, {}, {target.name: State.DOWN for target in targets}) == ()
+    assert panicking(targets, {}, {target.name: State.DOWN for target in targets}, JUDGING) == ()
 
 
 @given(st.text())

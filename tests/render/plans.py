@@ -169,9 +169,9 @@ def _store(name: str, copies: int, port: int = 6379) -> Service:
 
 
 def _data(copies: int) -> Iterator[Service]:
-    tcp, voters = Health(HealthKind.TCP), max(3, copies)
-    yield replace(_service("database", "cfscale/database:17", copies, 5432, tcp), members=True, build=True)
-    yield _service("pooler", "edoburu/pgbouncer:v1.24.1-p0", copies, 6432, tcp)
+    sql, voters = Health(HealthKind.POSTGRES), max(3, copies)
+    yield replace(_service("database", "cfscale/database:17", copies, 5432, sql), members=True, build=True)
+    yield _service("pooler", "edoburu/pgbouncer:v1.24.1-p0", copies, 6432, sql)
     yield _store("sentinel", voters, port=26_379)
     etcd = _service("etcd", "quay.io/coreos/etcd:v3.5.16", voters, 2379, Health(HealthKind.HTTP, path="/health"))
     yield replace(etcd, members=True)

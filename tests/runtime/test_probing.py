@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cfscale.core.health import Attempt, Report, State, Target
+from cfscale.adapters.assets import load_catalogue
+from cfscale.core.health import Attempt, Kind, Report, State, Target
+from cfscale.core.judging import Judging
 from cfscale.core.plan import DeploymentPlan, Health, HealthKind
 from cfscale.core.rota import JITTER
 from cfscale.core.samples import Replica, ReplicaState
@@ -17,6 +19,7 @@ from cfscale.core.workload import Profile
 from cfscale.errors import UnavailableError
 from cfscale.runtime.probing import Round, Survey, healthy, plan_targets, split_address, timed, until_healthy, watch
 
+JUDGING = Judging.of(load_catalogue().rules)
 HEALTH = Health(HealthKind.HTTP, rise=2, fall=3)
 UP, DOWN = State.UP, State.DOWN
 
@@ -58,7 +61,7 @@ class World:
         return Attempt(state, state.value, 0.01)
 
     def survey(self) -> Survey:
-        return Survey(self.ask, self, sleep=self.sleep)
+        return Survey(self.ask, self, JUDGING, sleep=self.sleep)
 
 
 def target(name: str, group: str = "web") -> Target:
@@ -309,6 +312,20 @@ def test_every_replica_and_every_published_port_is_a_target(plan: DeploymentPlan
     assert published == [f"loadbalancer 127.0.0.1:{8080 + n}" for n in range(plan.service("loadbalancer").replicas)]
     assert {target.secret for target in targets if target.group == "queue"} == {"hunter2"}
     assert len({target.name for target in targets}) == len(targets)
+
+
+def test_the_database_and_its_pooler_are_asked_in_their_own_protocol() -> None:
+    from cfscale.adapters.assets import load_catalogue
+
+    plan = size(Profile(users=200, agents=1000, tasks=2000), load_catalogue())
+    targets = [
+        target
+        for target in plan_targets(plan, running(plan), {}, all_services=True)
+        if target.group in {"database", "pooler"}
+    ]
+
+    assert {target.group for target in targets} == {"database", "pooler"}
+    assert {(target.kind, target.about, target.user) for target in targets} == {(Kind.POSTGRES, ("app",), "app")}
 
 
 def test_a_service_without_replicas_is_down_where_the_engine_runs_them_all(plan: DeploymentPlan) -> None:

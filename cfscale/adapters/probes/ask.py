@@ -15,11 +15,9 @@ from cfscale.adapters.probes.redis import probe_redis
 from cfscale.adapters.probes.resolver import literal
 from cfscale.adapters.probes.tcp import probe_tcp, probe_tls
 from cfscale.core.health import ALIVE, Attempt, Kind, State, Target, shown
+from cfscale.core.judging import Judging
 from cfscale.core.plan import Health, HealthKind
 
-# Where this host could not look for so long, and for half of the time limit, it was busy or asleep, and the target is not
-# to blame. Less than that is: what arrived meanwhile has been kept by the system and was seen before the deadline was.
-LATE_SECONDS, LATE_RATIO = 0.25, 0.5
 _UNREACHABLE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT})
 _OWN_FAULTS = _UNREACHABLE | {
     errno.EMFILE,
@@ -88,7 +86,7 @@ async def ask(target: Target, network: Network) -> Attempt:
         state, reason = State.DOWN, str(error)
     except TimeoutError:
         lost = max(network.pulse.missed - missed, monotonic() - dial.deadline)
-        late = lost > max(LATE_SECONDS, LATE_RATIO * target.health.timeout_seconds)
+        late = network.excused(lost, target.health.timeout_seconds)
         state, reason = _overslept(lost) if late else _silent(dial)
     except OSError as error:
         state, reason = _failed(error)
@@ -159,16 +157,16 @@ def _failed(error: OSError) -> Answer:
     return (State.UNKNOWN if error.errno in _OWN_FAULTS else State.DOWN), reason
 
 
-def probe_once(address: str, health: Health) -> tuple[bool, float, str]:
+def probe_once(address: str, health: Health, judging: Judging) -> tuple[bool, float, str]:
     """Ask ``host:port`` one question, from outside any event loop: (healthy, latency in seconds, reason).
 
-    Satisfies ``runtime.ports.Prober``; degraded counts as healthy.
+    With a ``judging`` it satisfies ``runtime.ports.Prober``; degraded counts as healthy.
     """
     host, _, port = address.rpartition(":")
     target = Target(address, host.strip("[]"), int(port), health, group=address)
 
     async def once() -> Attempt:
-        return await ask(target, Network())
+        return await ask(target, Network(judging))
 
     attempt = asyncio.run(once())
     return attempt.state in ALIVE, attempt.latency_seconds or 0.0, attempt.reason

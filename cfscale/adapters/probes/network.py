@@ -17,6 +17,7 @@ from cfscale.adapters.probes.certificate import Validity, earliest, refusal
 from cfscale.adapters.probes.resolver import LOOKUPS, BlindError, Lookup, Resolver, literal, lookup_addresses
 from cfscale.adapters.probes.wire import READ_BYTES, AnswerError, Marks, TlsWire, Wire
 from cfscale.core.health import Kind, Phases, State, Target
+from cfscale.core.judging import Judging
 
 if TYPE_CHECKING:
     import ssl
@@ -97,11 +98,13 @@ class Network:
 
     def __init__(
         self,
+        judging: Judging,
         lookup: Lookup | None = None,
         lookups: int = LOOKUPS,
         policy: TlsPolicy = TlsPolicy(),
     ) -> None:
         self.policy = policy
+        self._judging = judging
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._resolver = Resolver(lookup, lookups)
 
@@ -109,6 +112,10 @@ class Network:
     def pulse(self) -> Pulse:
         """The pulse of the loop that asks first."""
         return Pulse()
+
+    def excused(self, lost: float, limit: float) -> bool:
+        """Whether this host looked away for so long, in seconds, that a target with this time limit is not to blame."""
+        return lost > max(self._judging.late_seconds, self._judging.late_ratio * limit)
 
     def context(self, *, verify: bool, h2: bool = False) -> "ssl.SSLContext":
         """Verifying with the system's certificates and those of the policy, or only fit to read a certificate."""

@@ -110,7 +110,7 @@ def _question(health: Health, address: tuple[str, int]) -> bytes:
             return f"GET {quote(health.path, safe=_PATH_SAFE)} HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n".encode()
         case HealthKind.REDIS:
             return b"PING\r\n"
-        case HealthKind.TCP | HealthKind.NONE:
+        case HealthKind.TCP | HealthKind.POSTGRES | HealthKind.NONE:  # to be connected to says enough of a local one
             return b""
 
 

@@ -63,7 +63,9 @@ class Resources(Model, frozen=True, kw_only=True):
 class Health(Model, frozen=True, kw_only=True):
     """How a replica is asked for its health."""
 
-    kind: Annotated[Literal["http", "jsonrpc", "tcp", "redis", "none"], Meta(description="Protocol of the question.")]
+    kind: Annotated[
+        Literal["http", "jsonrpc", "tcp", "redis", "postgres", "none"], Meta(description="Protocol of the question.")
+    ]
     path: Annotated[str, Meta(description="What is asked over HTTP.")] = "/"
     period_seconds: Annotated[Positive, Meta(description="Time between two questions.")]
     timeout_seconds: Annotated[Positive, Meta(description="How long an answer may take.")]
