@@ -19,7 +19,7 @@ EXPLAINED: dict[str, dict[str, str]] = yaml.safe_load((Path(__file__).parent / "
 
 
 def findings(folder: Path) -> list[dict[str, Any]]:
-    argv = [BIN / "compose-lint", "check", "--format", "json", folder / "compose.yaml"]
+    argv = [str(BIN / "compose-lint"), "check", "--format", "json", str(folder / "compose.yaml")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: findings of weight
     found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
