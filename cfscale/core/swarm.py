@@ -111,6 +111,8 @@ def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     found += [_loss(scaled, *_VICTIMS)] if scaled else []
     if plan.settings.failover in _OTHER_REGIONS:
         found.append(_loss((), "failover", plan.settings.failover, *_REGIONS))
+    if plan.find("loadbalancer") is not None:
+        found.append(_loss((), *_MONITORING))
     alike = (loss for loss in composeloss.losses(plan) if loss.field not in _SWARM_DOES)
     return (*found, *(Loss(TARGET, loss.services, loss.field, loss.planned, loss.carried, loss.why) for loss in alike))
 
@@ -174,6 +176,12 @@ _VICTIMS = (
     "the least busy replica goes, drained by the balancer",
     "Swarm chooses who goes",
     "it takes no names: a replica must finish what it has within stop_grace_period of SIGTERM",
+)
+_MONITORING = (
+    "profiles",
+    "Prometheus with 'docker compose --profile monitoring'",
+    "left out",
+    "docker stack has no profiles: let a Prometheus of your own scrape the balancer, with config/alerts.yml of the Compose target",
 )
 _REGIONS = (
     "within the swarm",

@@ -145,7 +145,8 @@ def test_a_health_check_that_is_switched_off_is_none(tmp_path: Path, check: str)
         ("- a", "compose.yaml:1:1: not a Compose file"),
         ("", "compose.yaml:1:1: not a Compose file"),
         ("a: 1", "compose.yaml:1:1: 'services' is missing"),
-        ("a: " + "[" * 5000, "compose.yaml:1:68: nested more than 64 levels deep"),
+        ("a: " + "[" * 200, "compose.yaml:1:68: nested more than 64 levels deep"),
+        ("a: " + "[" * 5000, "compose.yaml:1:"),  # newer parsers end there by themselves
         ("a: \x07", "compose.yaml:1:1: not valid YAML"),
     ],
 )

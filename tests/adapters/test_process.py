@@ -381,7 +381,7 @@ def test_an_unanswered_health_check_makes_unhealthy_with_a_reason(lab: Lab) -> N
         path="/work?ms=5000",
         interval_seconds=0.2,
         timeout_seconds=0.1,
-        start_period_seconds=0.1,
+        start_period_seconds=3,  # nobody listens yet while it starts
         rise=1,
         fall=2,
     )

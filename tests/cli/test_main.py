@@ -99,7 +99,7 @@ def test_a_wrong_call_is_one_line_and_exit_two(argv: tuple[str, ...], cfscale: C
     assert "--help" in result.stderr
 
 
-@pytest.mark.parametrize("target", ["helm", "nomad"])
+@pytest.mark.parametrize("target", ["nomad", "terraform"])
 def test_a_target_that_is_not_built_is_a_usage_error(target: str, cfscale: Callable[..., Result]) -> None:
     assert cfscale("render", *SIZING, "--target", target, "--out", "x").code == 2
 

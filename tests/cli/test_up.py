@@ -49,7 +49,7 @@ def test_an_unknown_engine_names_those_there_are(command: str, cfscale: Cfscale,
     result = cfscale(command, *SIZE, "--engine", "vagrant")
 
     assert (result.code, result.stdout) == (2, "")
-    assert "choose auto, process, compose, swarm, host" in result.stderr
+    assert "choose auto, process, compose, swarm, kubernetes, host" in result.stderr
 
 
 def test_the_host_only_recommends_and_starts_nothing(cfscale: Cfscale, state: State) -> None:
