@@ -81,10 +81,15 @@ def test_the_limits_are_what_the_engine_enforces(team: Stack) -> None:
 
 
 def test_requests_of_no_kind_go_round_as_the_tier_says(team: Stack) -> None:
-    hits = Counter(team.get("/work")[1] for _ in range(30))
+    hosts = until(lambda: rotation(team), 30, "all have their full share, and their turns")
 
-    assert len(hits) == 3
-    assert all(abs(count - 10) <= 1 for count in hits.values()), hits
+    assert Counter(hosts).most_common()[-1][1] == 10
+
+
+def rotation(team: Stack) -> list[str] | None:
+    """Who answered thirty requests, if it was three in turn; a balancer gives a new one less for its first ten seconds."""
+    hosts = [team.get("/work")[1] for _ in range(30)]
+    return hosts if len(set(hosts)) == 3 and hosts[3:] == hosts[:-3] else None
 
 
 def test_tasks_go_to_whoever_has_the_fewest(team: Stack) -> None:
@@ -157,7 +162,7 @@ def test_new_replicas_are_used_without_a_reload(team: Stack) -> None:
     began = time.monotonic()
     until(lambda: len({team.get("/work")[1] for _ in range(15)}) == 5 or None, 40, "five replicas answer")
     report("new replicas in use", seconds=round(time.monotonic() - began, 1))
-    team.cfscale("up", "--reset-replicas", "--timeout", "2m")
+    docker(*compose, "up", "-d", "--no-recreate", "--no-deps", "--scale", "agents=3", "agents")
 
     assert docker("inspect", "--format", "{{.State.StartedAt}}", f"{NAME}-loadbalancer-1") == before
     until(lambda: settled(team), 30, "three again")
@@ -234,7 +239,7 @@ def test_the_pool_keeps_five_connections_and_never_passes_a_hundred(team: Stack)
     address = docker(
         "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', f"{NAME}-pooler-1"
     ).strip()
-    script = f"echo 'select pg_sleep(3);' >/tmp/ask && exec pgbench -n -h {address} -p 6432 -U app -c {CLIENTS} -j 2 -t 2 -f /tmp/ask app"
+    script = f"echo 'select pg_sleep(2);' >/tmp/ask && exec pgbench -n -h {address} -p 6432 -U app -c {CLIENTS} -j 2 -t 2 -f /tmp/ask app"
     clients = docker(
         "run", "--detach", "--rm", "--network", network, "--env", f"PGPASSWORD={team.secret('database_password')}",
         "--entrypoint", "bash", "cfscale/database:17", "-c", script,
