@@ -6,9 +6,12 @@
 Nothing needs to record a count: the engine's list is the record, and ``up`` is given what it says.
 """
 
+import errno
 import os
+import re
+import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +30,7 @@ _GROW_SECONDS = 300.0
 _DOWN_SECONDS = 120.0
 _DOWN_PAUSES = (0.5, 1.0, 2.0, 4.0)
 _STOPS_AT_ONCE = 16
+_FAILED_PULL = re.compile(r"([a-z0-9][a-z0-9_.-]*) Error ")
 
 
 class Docker(Protocol):
@@ -99,7 +103,11 @@ class ComposeEngine:
         return self._target
 
     def up(self, counts: Mapping[str, int]) -> None:
-        """Start every service, the scaled ones with these counts (the plan's where none is given)."""
+        """Start every service, the scaled ones with these counts (the plan's where none is given).
+
+        Raises ActionError before anything is started where a port is taken.
+        """
+        self._require_free_ports()
         wanted = {
             service.name: counts.get(service.name, service.replicas) if _moves(service) else service.replicas
             for service in self._plan.services
@@ -109,6 +117,17 @@ class ComposeEngine:
         replicas = self.replicas()
         for name, count in wanted.items():
             _require(name, count, replicas)
+
+    def _require_free_ports(self) -> None:
+        """The engine finds a taken port half-way, with the rest started, and some versions never free its network again."""
+        if not os.environ.get("DOCKER_HOST", "unix:").startswith("unix:"):
+            return  # the ports are another machine's
+        live = self.replicas()
+        idle = [one for one in self._plan.services if one.publish and not _alive(one.name, live)]
+        taken = [f"{address} ({service.name})" for service in idle for address in _taken(service.publish or "")]
+        if taken:
+            what = f"taken by another program: {', '.join(taken)}"
+            raise ActionError(f"{what}: stop it, or publish another in the profile; nothing was started")
 
     def down(self, *, volumes: bool) -> None:
         """Stop and remove all containers and networks of the project, each service within its own grace period.
@@ -197,12 +216,33 @@ class ComposeEngine:
         if code > 0:
             _require_plugin()
             self._docker.identity()
-            raise ActionError(f"docker compose {verb} failed: {gist(said)}")
+            raise ActionError(f"docker compose {verb} failed: {_who(said)}{gist(said)}")
 
 
 def _moves(service: Service) -> bool:
     """Whether Compose is told its count: members are services of their own, one each."""
     return service.scaled and not service.members
+
+
+def _who(said: Iterable[str]) -> str:
+    """Which service Compose could get no image for: its last line does not always say."""
+    found = (match[1] for line in said if (match := _FAILED_PULL.match(line)))
+    return next((f"image of {name}: " for name in found), "")
+
+
+def _taken(published: str) -> Iterator[str]:
+    """Those of ``host:port`` or ``host:first-last`` that somebody on this machine listens at."""
+    host, _, ports = published.rpartition(":")
+    first, _, last = ports.partition("-")
+    host = host.strip("[]")
+    for port in range(int(first), int(last or first) + 1):
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # one that was closed just now is free
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:  # what else is wrong the engine says better
+                    yield f"{published.rpartition(':')[0]}:{port}"
 
 
 def _alive(service: str, replicas: Iterable[Replica]) -> tuple[Replica, ...]:

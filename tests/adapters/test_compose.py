@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -146,6 +147,49 @@ def test_up_that_leaves_too_few_running_says_how_many(tmp_path: Path, command: C
     docker = FakeDocker(replica("a"), replica("b", state=ReplicaState.STOPPED))
     with pytest.raises(ActionError, match=r"agents: 1 of 2 replicas run"):
         ComposeEngine(PLAN, tmp_path, docker).up({})
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """A port that somebody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as owner:
+        yield owner.getsockname()[1]
+
+
+def publishing(port: int) -> DeploymentPlan:
+    """Two replicas on two ports, of which this is the second."""
+    return plan(service("agents", 2, publish=f"127.0.0.1:{port - 1}-{port}"))
+
+
+def test_a_port_of_a_range_that_is_taken_is_named_before_anything_starts(
+    tmp_path: Path, command: Callable[[str], Path], taken: int
+) -> None:
+    said = command("exit 0")
+    with pytest.raises(ActionError, match=rf"127\.0\.0\.1:{taken} \(agents\).*nothing was started"):
+        ComposeEngine(publishing(taken), tmp_path, FakeDocker()).up({})
+    assert not said.exists()
+
+
+def test_the_ports_of_what_runs_already_are_its_own(tmp_path: Path, command: Callable[[str], Path], taken: int) -> None:
+    said = command("exit 0")
+    ComposeEngine(publishing(taken), tmp_path, FakeDocker(replica("a"), replica("b"))).up({})
+    assert "up" in said.read_text().split()
+
+
+def test_the_ports_of_another_machine_are_not_looked_for_here(
+    tmp_path: Path, command: Callable[[str], Path], taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = command("exit 0")
+    monkeypatch.setenv("DOCKER_HOST", "ssh://elsewhere")
+    with pytest.raises(ActionError, match="0 of 2 replicas run"):
+        ComposeEngine(publishing(taken), tmp_path, FakeDocker()).up({})
+    assert "up" in said.read_text().split()
+
+
+def test_the_service_whose_image_cannot_be_had_is_named(tmp_path: Path, command: Callable[[str], Path]) -> None:
+    command('[ "$2" = version ] || { echo " agents Error Get it"; echo "Error response: no such host"; exit 1; }')
+    with pytest.raises(ActionError, match=r"^docker compose up failed: image of agents: Error response: no such host$"):
+        ComposeEngine(PLAN, tmp_path, FakeDocker()).up({})
 
 
 def test_settings_for_other_projects_do_not_reach_compose(

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import TypeVar
 from tests.e2e.test_demo import left_behind
 
 WORKER = (Path(__file__).parent / "worker.py").read_text()
+PROJECT = "label=com.docker.compose.project"
 T = TypeVar("T")
 
 
@@ -68,7 +70,7 @@ class Stack:
     def containers(self, service: str) -> list[str]:
         """The containers of a service of the plan, in the order of their names."""
         found = docker(
-            "ps", "--all", "--format", "{{.Names}}", "--filter", f"label=com.docker.compose.project={self.name}",
+            "ps", "--all", "--format", "{{.Names}}", "--filter", f"{PROJECT}={self.name}",
             "--filter", f"label=cfscale.service={service}",
         )  # fmt: skip
         return sorted(found.split())
@@ -120,13 +122,36 @@ def started(profile: str, name: str, port: int, scratch: Path) -> Iterator[Stack
     """The deployment of a profile, until it is taken down without a trace."""
     path = scratch / "cfscale.yaml"
     path.write_text(profile)
+    clear(name)  # a run that was killed leaves volumes, and with them the passwords of other secrets
     stack = Stack(name, port, path, {**os.environ, "CFSCALE_STATE_DIR": str(scratch / "state"), "NO_COLOR": "1"})
     try:
         stack.cfscale("up", "--engine", "compose", "--timeout", "4m")
         yield stack
     finally:
+        # killed first: that all of them end in good order, one after the other, is seen elsewhere
+        if running := docker("ps", "--quiet", "--filter", f"{PROJECT}={name}").split():
+            docker("kill", *running, check=False)
         stack.cfscale("down", "--volumes", "--yes", check=False)
     assert left_behind(name) == []
+    assert docker("volume", "ls", "--quiet", "--filter", f"{PROJECT}={name}") == ""
+
+
+def clear(name: str) -> None:
+    """Remove whatever there is of a project, its data included."""
+    for kind, listed in (("container", ("ls", "--all")), ("volume", ("ls",)), ("network", ("ls",))):
+        if found := docker(kind, *listed, "--quiet", "--filter", f"{PROJECT}={name}").split():
+            docker(kind, "rm", "--force", *found) if kind != "network" else docker(kind, "rm", *found)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row, below those that the system hands out; runs start at different ones."""
+    start = 20000 + os.getpid() * 16 % 10000
+    return next(first for first in range(start, 32000, count) if all(map(_free, range(first, first + count))))
+
+
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
 def report(title: str, **figures: object) -> None:
@@ -134,4 +159,4 @@ def report(title: str, **figures: object) -> None:
     sys.stdout.write(f"measured {title}: {', '.join(f'{name} {value}' for name, value in figures.items())}\n")
 
 
-__all__ = ["WORKER", "Stack", "docker", "report", "started", "until"]
+__all__ = ["WORKER", "Stack", "docker", "free_ports", "report", "started", "until"]

@@ -1,18 +1,19 @@
 """The department tier on the real engine: the shared memory over its shards, and pools of agents by kind of task."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import Stack, docker, report, started, until
+from tests.e2e.stack import Stack, docker, free_ports, report, started, until
 from tests.e2e.test_team import WORKER_SERVICE
 
 pytestmark = pytest.mark.engine
 
-NAME = "cfscale-e2e-department"
-PORT = 18380
+NAME = f"cfscale-e2e-department-{os.getpid()}"
+PORT = free_ports(3)
 QUICK = {"interval": "4s", "start_period": "120s"}
 WORKER = {**WORKER_SERVICE, "health": {**WORKER_SERVICE["health"], **QUICK}}  # type: ignore[dict-item]
 SMALL = {"cpu": "1", "memory": "64M"}

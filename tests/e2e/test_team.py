@@ -1,6 +1,8 @@
 """The team tier on the real engine: each part of its data plane is started, used and broken."""
 
+import http.client
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -8,12 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import WORKER, Stack, docker, report, started, until
+from tests.e2e.stack import WORKER, Stack, docker, free_ports, report, started, until
 
 pytestmark = pytest.mark.engine
 
-NAME = "cfscale-e2e-team"
-PORT = 18280
+NAME = f"cfscale-e2e-team-{os.getpid()}"
+PORT = free_ports(2)
 WORKER_SERVICE = {
     "image": "cfscale/demo-worker:1",
     "command": ["python3", "-c", WORKER],
@@ -42,10 +44,15 @@ PROFILE = json.dumps(
             "sentinel": {"health": QUICK},
             "etcd": {"health": QUICK},
         },
-        "scaling": {"services": {"agents": {"min": 3, "max": 6}}},
+        "scaling": {
+            "interval": "1s",
+            "scale_down": {"stabilization_window": "0s", "cooldown": "0s"},
+            "services": {"agents": {"min": 3, "max": 6}},
+        },
     }
 )
 CLIENTS = 200
+QUEUED = 500
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +81,15 @@ def test_the_limits_are_what_the_engine_enforces(team: Stack) -> None:
 
 
 def test_requests_of_no_kind_go_round_as_the_tier_says(team: Stack) -> None:
-    hits = Counter(team.get("/work")[1] for _ in range(30))
+    hosts = until(lambda: rotation(team), 30, "all have their full share, and their turns")
 
-    assert len(hits) == 3
-    assert all(abs(count - 10) <= 1 for count in hits.values()), hits
+    assert Counter(hosts).most_common()[-1][1] == 10
+
+
+def rotation(team: Stack) -> list[str] | None:
+    """Who answered thirty requests, if it was three in turn; a balancer gives a new one less for its first ten seconds."""
+    hosts = [team.get("/work")[1] for _ in range(30)]
+    return hosts if len(set(hosts)) == 3 and hosts[3:] == hosts[:-3] else None
 
 
 def test_tasks_go_to_whoever_has_the_fewest(team: Stack) -> None:
@@ -150,10 +162,52 @@ def test_new_replicas_are_used_without_a_reload(team: Stack) -> None:
     began = time.monotonic()
     until(lambda: len({team.get("/work")[1] for _ in range(15)}) == 5 or None, 40, "five replicas answer")
     report("new replicas in use", seconds=round(time.monotonic() - began, 1))
-    team.cfscale("up", "--reset-replicas", "--timeout", "2m")
+    docker(*compose, "up", "-d", "--no-recreate", "--no-deps", "--scale", "agents=3", "agents")
 
     assert docker("inspect", "--format", "{{.State.StartedAt}}", f"{NAME}-loadbalancer-1") == before
     until(lambda: settled(team), 30, "three again")
+
+
+def test_replicas_that_are_drained_lose_nothing(team: Stack) -> None:
+    """Two of five are taken out by ``scale`` while clients that never pause have tasks at all of them."""
+    compose = ("compose", "--project-name", NAME, "--file", str(team.folder / "compose.yaml"))
+    docker(*compose, "up", "-d", "--no-recreate", "--no-deps", "--scale", "agents=5", "agents")
+    until(lambda: len({team.get("/work")[1] for _ in range(15)}) == 5 or None, 40, "five replicas answer")
+    statuses: Counter[int] = Counter()
+    over = threading.Event()
+
+    def work(task: str) -> None:
+        while not over.is_set():
+            statuses[asked(team, task)] += 1
+
+    tasks = ["/work?ms=20", "/work?ms=300", "/work?ms=300", "/work?ms=2000", "/work?ms=2000", "/work?ms=2000"]
+    clients = [threading.Thread(target=work, args=(task,)) for task in tasks]
+    for client in clients:
+        client.start()
+    try:
+        until(lambda: shrunk(team), 60, "scale takes two away")
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    report("two of five drained under load", answered=statuses[200], lost=sum(statuses.values()) - statuses[200])
+
+    assert statuses.keys() == {200}
+    until(lambda: settled(team), 30, "three again")
+
+
+def asked(team: Stack, task: str) -> int:
+    """The status of one task, 0 where the connection broke."""
+    try:
+        return team.get(task)[0]
+    except (OSError, http.client.HTTPException):
+        return 0
+
+
+def shrunk(team: Stack) -> bool | None:
+    """Whether one evaluation, acted on, has left three."""
+    team.cfscale("scale", "--apply", check=False)
+    return len(team.containers("agents")) == 3 or None
 
 
 def test_the_cache_has_the_tiers_size_and_evicts(team: Stack) -> None:
@@ -185,10 +239,10 @@ def test_the_pool_keeps_five_connections_and_never_passes_a_hundred(team: Stack)
     address = docker(
         "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}', f"{NAME}-pooler-1"
     ).strip()
-    ask = f"psql -h {address} -p 6432 -U app -d app -qc 'select pg_sleep(3)' >/dev/null &"
+    script = f"echo 'select pg_sleep(2);' >/tmp/ask && exec pgbench -n -h {address} -p 6432 -U app -c {CLIENTS} -j 2 -t 2 -f /tmp/ask app"
     clients = docker(
         "run", "--detach", "--rm", "--network", network, "--env", f"PGPASSWORD={team.secret('database_password')}",
-        "edoburu/pgbouncer:v1.24.1-p0", "sh", "-c", f"i=0; while [ $i -lt {CLIENTS} ]; do {ask} i=$((i + 1)); done; wait",
+        "--entrypoint", "bash", "cfscale/database:17", "-c", script,
     ).strip()  # fmt: skip
     most, waiting = 0, 0
     while docker("ps", "--quiet", "--no-trunc", "--filter", f"id={clients}").strip():
@@ -211,47 +265,40 @@ def pools(team: Stack) -> tuple[int, int]:
 
 
 def test_clients_of_the_queue_go_on_when_its_primary_is_killed(team: Stack) -> None:
-    written = [number for number in range(50) if acknowledged(team, number)]
+    keys = range(QUEUED)
+    answers = queue(team, "".join(f"SET k{key} {key}\\nWAIT 1 1000\\n" for key in keys))
+    kept = [key for key in keys if answers[2 * key : 2 * key + 2] == ["OK", "(integer) 1"]]
     primary = primary_of(team, "queue")
     docker("kill", primary)
     began = time.monotonic()
     try:
-        # asked from the cache's container: a queue member may be the one that is gone
-        until(lambda: say(team, "set", "after", "1") == "OK" or None, 60, "writes are taken again")
+        until(lambda: queue(team, "SET after 1\\n") == ["OK"] or None, 60, "writes are taken again")
         seconds = round(time.monotonic() - began, 1)
-        lost = [number for number in written if read(team, f"k{number}") != str(number)]
+        found = until(lambda: everything(team, kept), 20, "a balancer that answers for all keys")
     finally:
         docker("start", primary)
-    report("queue's primary killed", seconds_until_written=seconds, acknowledged=len(written), lost=len(lost))
+    lost = [key for key, value in zip(kept, found, strict=True) if value != f'"{key}"']
+    report("queue's primary killed", seconds_until_written=seconds, acknowledged=len(kept), lost=len(lost))
     until(lambda: primary_of(team, "queue") != primary or None, 10, "another is primary")
     until(lambda: role(team, primary) == "slave" or None, 30, "the old primary follows")
 
-    assert written
+    assert len(kept) == QUEUED
     assert lost == []
 
 
-def say(team: Stack, *words: str) -> str:
-    """One command to the queue through the balancer, asked from a container that is not of the queue."""
+def queue(team: Stack, commands: str) -> list[str]:
+    """The queue's answers through the balancer, asked from a container that is not of the queue; typed, so that a key
+    that is gone, ``(nil)``, is not taken for an answer that did not come."""
     env = {"REDISCLI_AUTH": team.secret("queue_password")}
-    asked = ("timeout", "4", "valkey-cli", "-h", "loadbalancer", "-p", "6379", *words)
-    return team.run(f"{NAME}-cache-1-1", *asked, env=env, check=False).strip()
+    script = f"printf '{commands}' | timeout 10 valkey-cli --no-raw -h loadbalancer -p 6379"
+    return team.run(f"{NAME}-cache-1-1", "sh", "-c", script, env=env, check=False).splitlines()
 
 
-def read(team: Stack, key: str) -> str:
-    """What the queue holds under a key; a balancer that has not noticed yet is asked again."""
-
-    def answer() -> str | None:
-        said = say(team, "get", key)
-        return None if "rror" in said or "closed" in said else said
-
-    return until(answer, 20, "a balancer that answers")
-
-
-def acknowledged(team: Stack, number: int) -> bool:
-    """Whether a write is on the replica too."""
-    script = f"printf 'SET k{number} {number}\\nWAIT 1 1000\\n' | timeout 5 valkey-cli -h loadbalancer -p 6379"
-    env = {"REDISCLI_AUTH": team.secret("queue_password")}
-    return team.run(f"{NAME}-cache-1-1", "sh", "-c", script, env=env, check=False).split() == ["OK", "1"]
+def everything(team: Stack, keys: list[int]) -> list[str] | None:
+    """What the queue holds under each key, once it answers for every one."""
+    answers = queue(team, "".join(f"GET k{key}\\n" for key in keys))
+    whole = len(answers) == len(keys) and all(answer == "(nil)" or answer.startswith('"') for answer in answers)
+    return answers if whole else None
 
 
 def role(team: Stack, container: str) -> str:
