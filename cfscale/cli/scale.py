@@ -125,7 +125,9 @@ def scale(
     from cfscale.cli.decisions import printer
     from cfscale.cli.engines import open_deployment
 
-    deployment, clock = _asked(open_deployment(plan, engine, profile)), Clock()
+    clock, opened = Clock(), open_deployment(plan, engine, profile)
+    opened.hurry(lambda: clock.signal is not None)
+    deployment = _asked(opened)
     if apply:
         deployment.require_replicas()
         deployment.require_unowned(services)
@@ -211,7 +213,6 @@ def _scaler(
         yield scaler
         return
     deployment.require_own()
-    deployment.hurry(lambda: clock.signal is not None)
     journal = Journal(deployment.state.folder)
     with _hands(deployment, clock, journal) as hands:
         scaler.hands = hands
