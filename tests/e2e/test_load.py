@@ -72,10 +72,10 @@ class Fleet:
         return done.stdout
 
     def ready(self) -> int:
-        """How many agents are ready; -1 where a busy engine does not say in time."""
+        """How many agents there are, all of them ready; -1 while one starts or goes, or a busy engine does not say in time."""
         services = json.loads(self.cfscale("status", "-o", "json", codes=(0, 3)))["services"]
-        found = next(service["ready"] for service in services if service["service"] == "agents")
-        return -1 if found is None else int(found)
+        found = next(service for service in services if service["service"] == "agents")
+        return -1 if found["ready"] is None or found["ready"] != found["current"] else int(found["ready"])
 
     def until(self, reached: Callable[[int], bool], seconds: float) -> tuple[int, float]:
         """(ready agents, seconds) when they are as many as wanted; the time is up otherwise."""

@@ -113,14 +113,16 @@ def test_every_replica_is_healthy_when_asked_deeply(reference: Deployment) -> No
     results = report["results"]
 
     assert report["summary"]["down"] + report["summary"]["unknown"] + report["summary"]["starting"] == 0
-    assert {result["kind"] for result in results} == {"jsonrpc", "http", "redis"}
+    assert {result["kind"] for result in results} == {"jsonrpc", "http", "redis", "postgres"}
     assert all("score" in result["reason"] for result in results if result["kind"] == "jsonrpc")
 
 
 def test_the_limits_are_what_the_engine_enforces(reference: Deployment) -> None:
     plan = json.loads(reference.cfscale("plan", "-o", "json").stdout)
+    running = reference.compose("ps", "--services").split()
     for service in plan["services"]:
-        container = reference.compose("ps", "--quiet", service["name"]).split()[0]
+        name = service["name"] if service["name"] in running else f"{service['name']}-1"  # a member has its own name
+        container = reference.compose("ps", "--quiet", name).split()[0]
         memory, cpus = docker(
             "inspect", "--format", "{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", container
         ).split()
@@ -183,7 +185,7 @@ def test_a_one_shot_agent_reports_through_the_queue_and_exits_zero(reference: De
     finally:
         docker("stop", "--time", "1", name)
     ask_queue = "REDISCLI_AUTH=$(cat /run/secrets/queue_password) valkey-cli LRANGE cfn:cli:t1:completion 0 -1"
-    report = reference.compose("exec", "-T", "queue", "sh", "-c", ask_queue)
+    report = reference.compose("exec", "-T", "queue-1", "sh", "-c", ask_queue)
 
     assert "Success" in said
     assert json.loads(report)["status"] == "completed"
