@@ -149,7 +149,7 @@ def test_everything_is_healthy_when_asked(stack: Stack) -> None:
     report = json.loads(stack.cfscale("probe", "-o", "json").stdout)
 
     assert report["summary"]["up"] == len(report["results"]) == 21
-    assert {result["kind"] for result in report["results"]} == {"http", "redis", "tcp"}
+    assert {result["kind"] for result in report["results"]} == {"http", "postgres", "redis"}
 
 
 def test_the_recorded_engine_is_used_and_named(stack: Stack) -> None:
@@ -217,7 +217,7 @@ def test_live_counts_survive_another_up(stack: Stack) -> None:
 
 
 def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: Stack) -> None:
-    words = ("scale", str(stack.profile), "--watch", "--apply", "--for", "22s", "-o", "json")
+    words = ("scale", str(stack.profile), "--watch", "--apply", "--for", "45s", "-o", "json")
     argv = [*INSIDE, sys.executable, "-m", "cfscale", *words]
     with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
