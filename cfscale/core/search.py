@@ -61,9 +61,9 @@ def _above(holds: Callable[[int], bool], low: int, high: int) -> tuple[int, int]
     return low, min(high, low + step)
 
 
-def place(plan: DeploymentPlan | None) -> Hashable:
-    """The tier and the number of cells; None for no plan."""
-    return None if plan is None else (plan.tier, plan.cells)
+def place(plan: DeploymentPlan) -> Hashable:
+    """The tier and the number of cells."""
+    return plan.tier, plan.cells
 
 
 def machines(plan: DeploymentPlan) -> int:
