@@ -24,9 +24,10 @@ class Connection(StreamRequestHandler):
             while (header := self.rfile.readline().strip().lower()) != b"":
                 if header.startswith(b"content-length:"):
                     length = int(header.split(b":")[1])
-            self.rfile.read(length)
+            body = self.rfile.read(length)
             path = line.split()[1].decode().partition("?")[0]
             self.server.asked.append(path)
+            self.server.told.append(body)
             answer = next((does for end, does in self.server.answers.items() if path.endswith(end)), not_found)
             answer(self)
             if self.server.over.is_set():
@@ -44,7 +45,7 @@ class Connection(StreamRequestHandler):
 
 
 class FakeDaemon(ThreadingUnixStreamServer):
-    """Answers by path until it is closed; ``asked`` are the paths, in order."""
+    """Answers by path until it is closed; ``asked`` are the paths and ``told`` the bodies, in order."""
 
     daemon_threads = True
 
@@ -52,6 +53,7 @@ class FakeDaemon(ThreadingUnixStreamServer):
         super().__init__(str(path), Connection)
         self.answers = dict(answers)
         self.asked: list[str] = []
+        self.told: list[bytes] = []
         self.over = threading.Event()
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -470,3 +470,19 @@ def test_a_command_in_a_real_container(real: DockerEngine) -> None:
                 impatient.execute(container, ["sh", "-c", endless])
     finally:
         impatient.close()
+
+
+def test_an_endpoint_that_the_engine_forgot_is_detached_by_its_name(path: Path, engine: DockerEngine) -> None:
+    """The engine lists it as ``ep-`` and an id of its own, which it does not take."""
+    ghosts = {"Containers": {"ep-1": {"Name": "demo-a-1"}, ID: {"Name": "alive"}, "ep-2": {"Name": "demo-b-1"}}}
+    answers = {
+        "/containers/json": json_answer([listed()]),
+        "/networks": json_answer([{"Id": "n1"}]),
+        "/networks/n1": json_answer(ghosts),
+        "/networks/n1/disconnect": not_found,
+    }
+    with serving(path, answers) as daemon:
+        engine.drop_ghosts("demo")
+    told = [json.loads(body) for asked, body in zip(daemon.asked, daemon.told, strict=True) if "disconnect" in asked]
+
+    assert told == [{"Container": "demo-a-1", "Force": True}, {"Container": "demo-b-1", "Force": True}]

@@ -84,14 +84,18 @@ class DockerEngine:
         return tuple(f"{kind} {name}" for kind, name in found)
 
     def drop_ghosts(self, project: str) -> None:
-        """Detach from the project's networks the endpoints of containers that no longer exist: engines forget some."""
+        """Detach from the project's networks the endpoints of containers that no longer exist: engines forget some.
+
+        One without a container is listed under an id that the engine itself does not take; it goes by its name.
+        """
         client, label = self._client(), {"label": f"{PROJECT}={project}"}
         with suppress(GoneError), answering(ActionError):
             there = {one["Id"] for one in client.containers(all=True)}
             for network in client.networks(filters=label):
                 attached = client.inspect_network(network["Id"]).get("Containers") or {}
-                for container in set(attached) - there:
-                    client.disconnect_container_from_network(container, network["Id"], force=True)
+                for name in [endpoint["Name"] for key, endpoint in attached.items() if key not in there]:
+                    with suppress(GoneError), answering(ActionError):
+                        client.disconnect_container_from_network(name, network["Id"], force=True)
 
     def stop(self, container: str, grace_seconds: float) -> None:
         """Ask it to end, and end it after the grace period. One that is gone or stopped is fine."""
