@@ -1,7 +1,8 @@
 """CPU time of the deciding part of one tick over a thousand services, least of N ticks. Asserts nothing."""
 
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.autoscale import History, decide

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cfscale.adapters.cgroup import CgroupReader
 from cfscale.adapters.docker_engine import DockerEngine, StatsReader
@@ -23,8 +24,7 @@ DAEMONS = ("dockerd", "containerd", "containerd-shim")
 GOAL = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """Milliseconds of one sample."""
 
     wall: float

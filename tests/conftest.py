@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import hypothesis
 import pytest
+from msgspec import Struct
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.cli.main import run
@@ -39,8 +39,7 @@ IMAGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(Struct, frozen=True):
     """What a command printed and returned."""
 
     code: int

@@ -5,7 +5,9 @@ It satisfies the Protocols of the scaler, so that tests assert that the loop set
 # ruff: noqa: ARG002 - a fake needs the parameters of its Protocol, not all of their values
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.autoscale import History

@@ -13,9 +13,10 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from cfscale.adapters.command import gist, run
 from cfscale.core.plan import DeploymentPlan, Service

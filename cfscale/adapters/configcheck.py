@@ -7,16 +7,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 _SECONDS = 60.0
 _MOUNT = "/etc/cfscale"  # where the containers have it: a file may name another
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(Struct, frozen=True):
     """What came of one checker: passed, refused with its words, or missing with the reason."""
 
     checker: str
@@ -24,8 +24,7 @@ class Checked:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Checker:
+class _Checker(Struct, frozen=True):
     """A component's checker, the file it reads, and how it is called on the machine; FILE stands for the file's path."""
 
     name: str

@@ -9,11 +9,11 @@ the machine that reads, not of the one that runs.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from msgspec import Struct
 
 from cfscale.core.deviation import Deployed
 from cfscale.core.units import parse_cpu, parse_duration, parse_size
@@ -40,8 +40,7 @@ _ZERO = re.compile(r"0+(?:\.0*)?[A-Za-z]*", re.ASCII)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(Struct, frozen=True):
     """A value and where it stands; ``weight`` counts the values in it, aliases expanded."""
 
     value: "str | list[_Node] | dict[str, _Node] | None"
@@ -238,8 +237,7 @@ class _Values:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(Struct, frozen=True):
     """A mapping of the file, perhaps one that is not there, and where it is."""
 
     file: str

@@ -18,9 +18,10 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
+
+from msgspec import Struct
 
 from cfscale.errors import ActionError, InputError, LockedError, RefusedError
 
@@ -34,8 +35,7 @@ _USERLIST, _AUTH = "pooler_userlist.txt", "_auth.conf"
 _STAGED_PREFIX, _STAGED_SUFFIX = ".cfscale-", ".tmp"
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
+class Drift(Struct, frozen=True):
     """One file that is not as it would be rendered."""
 
     path: str

@@ -9,8 +9,9 @@ sticky session, so that a stop would cut requests off.
 import csv
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+
+from msgspec import Struct
 
 from cfscale.errors import UnavailableError
 
@@ -25,8 +26,7 @@ Send = Callable[[str], str]
 Row = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(Struct, frozen=True):
     """One server line of one balancer: where it points now and its administrative state."""
 
     name: str

@@ -7,8 +7,9 @@ here too.
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from cfscale.core.counters import Reading, usages
 from cfscale.core.plan import DeploymentPlan, Service

@@ -8,19 +8,18 @@ import getpass
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.errors import LockedError, UnavailableError
 
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(Struct, frozen=True):
     """Who holds a lock. ``process_start`` tells its process from a later one with the same pid."""
 
     pid: int

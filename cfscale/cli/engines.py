@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from cfscale.adapters.state import State, state_folder
 from cfscale.cli import console
@@ -24,8 +25,7 @@ RENDERED = {"compose": "compose", "swarm": "swarm", "kubernetes": "helm"}
 _ALIVE = (ReplicaState.READY, ReplicaState.STARTING)
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself.
 
     ``nodes`` tells how many machines there are where each takes one replica's port; None where one machine takes all.

@@ -1,10 +1,10 @@
 """The arguments that several commands share, and the way from them to a plan."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from cfscale.cli import console
 from cfscale.cli.console import Output
@@ -54,8 +54,7 @@ EngineOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Sizing:
+class Sizing(Struct, frozen=True):
     """The sizing flags of one command line; None leaves the profile's value."""
 
     users: str | None = None
@@ -67,7 +66,7 @@ class Sizing:
 
     def given(self) -> dict[str, str]:
         """The flags that were given."""
-        return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None}
+        return {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
 
 
 def load_profile(path: str | None, sizing: Sizing) -> Profile:

@@ -1,11 +1,11 @@
 """``cfscale plan``: size a workload and say why; what if, how much more, what for, until when, and against what runs."""
 
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from cfscale.cli import console
 from cfscale.cli.console import Output
@@ -129,8 +129,7 @@ def plan(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """What a question about a plan is asked of."""
 
     profile: Profile

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.health import Report, Target
 from cfscale.core.plan import DeploymentPlan
@@ -28,8 +30,7 @@ _MANY = 100
 _MOST_WORKERS, _SPARE_FILES = 1000, 128
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """What is to be asked: ``source`` looks it up anew for each round, ``usage`` measures replicas where any are known."""
 
     source: "Targets"

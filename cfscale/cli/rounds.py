@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from cfscale.cli import console, verdicts
 from cfscale.core.health import Report, Target, exit_code, nagios_code
@@ -33,8 +34,7 @@ class Format(StrEnum):
     PROMETHEUS = "prometheus"
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(Struct, frozen=True):
     """Where a round goes: to stdout in a format, and to a file, a scraper or a balancer beside."""
 
     output: Format
@@ -62,8 +62,7 @@ class Shown:
             raise ActionError(f"{self.textfile}: {error.strerror}: the metrics could not be written") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(Struct, frozen=True):
     """How often a watch asks, and for how long."""
 
     interval_seconds: float

@@ -1,8 +1,9 @@
 """``plan --out`` and every command that is given its file: a saved plan is taken only while it would come out the same."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 import cfscale
 from cfscale.adapters.assets import load_catalogue
@@ -30,8 +31,7 @@ from cfscale.errors import InputError, LockedError
 _READABLE = 0o644
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """What a command line made a plan from: the files it named and its sizing flags."""
 
     profile: str | None
@@ -39,8 +39,7 @@ class Origin:
     coefficients: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A saved plan that still holds: the profile, the catalogue with its coefficients, and the plan of both."""
 
     profile: Profile

@@ -1,12 +1,12 @@
 """``cfscale simulate``: replay recorded load against scaling policies and score what each would have done."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec import Struct
 
 from cfscale.cli import console
 from cfscale.cli.chart import sparkline
@@ -161,8 +161,7 @@ def _contenders(names: Sequence[str], model: Model) -> "dict[str, Contender]":
     return {name: contender(name, scaling, model, numbers) for name in dict.fromkeys(names)}
 
 
-@dataclass(frozen=True, slots=True)
-class Arena:
+class Arena(Struct, frozen=True):
     """Under which conditions whom is set against each other."""
 
     model: Model

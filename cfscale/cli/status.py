@@ -1,7 +1,8 @@
 """``cfscale status``: what runs, between which bounds, what was decided last, what is paused, and who holds the lock."""
 
 import time
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.cli import console
 from cfscale.cli.console import Output
@@ -27,8 +28,7 @@ from cfscale.errors import ActionError, UnavailableError
 STATUS_SCHEMA = "cfscale/status/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
+class ServiceStatus(Struct, frozen=True):
     """One service; ``current`` and ``ready`` are None where the engine is out of reach."""
 
     service: str
@@ -41,8 +41,7 @@ class ServiceStatus:
     last_decision: Decision | None
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """The document ``cfscale/status/v1``; ``endpoint`` is where the balancer takes requests, null where none runs."""
 
     schema: str

@@ -15,9 +15,12 @@ Nothing is known here of engines or clocks: the past is one ``History`` a servic
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.decision import DECISION_SCHEMA, Action, Basis, Decision, Urgency, direction, timestamp
 from cfscale.core.laws import Law, combine, laws_of
@@ -43,16 +46,14 @@ class Bounds(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Recommendation:
+class Recommendation(Struct, frozen=True):
     """An earlier tick's recommendation, before stabilisation."""
 
     time: float
     replicas: int
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     """All that earlier ticks leave behind for one service; times are seconds since the epoch.
 
     ``replicas`` is the count last seen or reached: another one now was set from outside. ``ready`` are the ids that

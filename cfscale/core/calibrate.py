@@ -7,11 +7,12 @@ Samples of one hour are not, and their intervals are too narrow.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import fsum, isclose, sqrt
 from statistics import NormalDist
+
+from msgspec import Struct
 
 from cfscale.core.coefficients import (
     AGENT_CPU,
@@ -35,8 +36,7 @@ _ROUNDS = 50  # the estimate of the noise settles within a few
 _LEAST_NOISE = 1e-6  # of the measured amounts: data without any noise would divide by zero
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """What a deployment used at one moment, and what it carried then.
 
     ``base`` is False where only what agents and tasks use was measured, without what runs when there are none.
@@ -49,8 +49,7 @@ class Observation:
     base: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class _Prior:
+class _Prior(Struct, frozen=True):
     """What is believed of the coefficients of one resource before any data."""
 
     names: tuple[str, str, str]
@@ -164,8 +163,7 @@ def _posterior(
     return means, deviations
 
 
-@dataclass(frozen=True, slots=True)
-class _Sums:
+class _Sums(Struct, frozen=True):
     """What regression needs of the data: X'X (whole numbers), X'y and y'y."""
 
     squares: list[list[Fraction]]

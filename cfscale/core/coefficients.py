@@ -1,8 +1,7 @@
 """Measured coefficients: the document that ``calibrate`` writes, and the catalogue with them in place of the founding ones."""
 
-from dataclasses import dataclass
-
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.tier import Catalogue, Leaf
 from cfscale.errors import InputError
@@ -46,8 +45,7 @@ class Coefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coefficients: tuple[Coefficient, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Cited:
+class Cited(Struct, frozen=True):
     """Coefficients and the name of the file that they are cited by."""
 
     name: str

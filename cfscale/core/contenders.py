@@ -8,8 +8,11 @@ A policy of cfscale goes through the very functions that decide live; only what 
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from math import ceil
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, judge
 from cfscale.core.forecast import Forecast
@@ -27,16 +30,14 @@ _ROUNDING = 1e-9
 _MOST = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The hard bounds of a replayed service; the replay itself says what can be had."""
 
     min_replicas: int = 1
     max_replicas: int = _MOST
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """What the policies of others are run with."""
 
     hpa_usage: float
@@ -81,7 +82,7 @@ class Live:
     forecast: Forecast | None
     history: History
     laws: tuple[Law, ...]
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
 
     def __call__(self, view: View) -> int:
         """The count asked for."""

@@ -3,8 +3,10 @@
 All arithmetic is exact; amounts are rounded once, where they are shown.
 """
 
-from dataclasses import dataclass, replace
 from fractions import Fraction
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.ledger import entry
 from cfscale.core.nodes import Shape, pack
@@ -17,8 +19,7 @@ from cfscale.errors import InputError
 _DECIMALS = 4  # a hundredth of a cent: an agent may cost little
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """A machine that can be had, and its price an hour."""
 
     name: str
@@ -27,8 +28,7 @@ class Machine:
     hourly: Fraction
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(Struct, frozen=True):
     """The prices of one region on one day; storage is a GiB a month. ``name`` says where they stand, for messages."""
 
     name: str

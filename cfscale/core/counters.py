@@ -7,15 +7,15 @@ never a zero, which would look idle.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.samples import Quality, Usage
 
 SHORTEST_WINDOW_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """The totals of one replica at one moment. None: that controller is missing or cannot be read.
 
     ``at_seconds`` is on a clock that nobody sets; ``life`` differs where the counters have begun anew.

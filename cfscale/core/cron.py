@@ -4,8 +4,9 @@ Each field is ``*``, a number, a range, a list, any of them with a step (``*/15`
 As in cron, a day matches either of the two day fields where both are restricted.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+from msgspec import Struct
 
 from cfscale.errors import InputError
 
@@ -14,8 +15,7 @@ _DAYS = {"sun": 0, "mon": 1, "tue": 2, "wed": 3, "thu": 4, "fri": 5, "sat": 6}
 _DAY_SECONDS = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(Struct, frozen=True):
     """The times a cron line names."""
 
     minutes: frozenset[int]

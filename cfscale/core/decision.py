@@ -6,11 +6,13 @@ and ``id`` beside it. The intent of an action is written before it, the result a
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from math import ceil
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.samples import Quality, Sample
 
@@ -35,8 +37,7 @@ class Urgency(StrEnum):
     CRITICAL = "critical"
 
 
-@dataclass(frozen=True, slots=True)
-class Basis:
+class Basis(Struct, frozen=True):
     """What a decision rests on beside its samples: replicas ready and on their way, each policy's wish, the forecast."""
 
     ready: int
@@ -49,8 +50,7 @@ class Basis:
     error_ratio: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """An absolute replica count for one service and the reason for it in words.
 
     ``applied`` says that the count was reached: an action that failed or took effect in part leaves it false.
@@ -100,8 +100,7 @@ class Kind(StrEnum):
     DECISION = "decision"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One line of the journal."""
 
     kind: Kind

@@ -5,8 +5,9 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
+
+from msgspec import Struct
 
 from cfscale.core.ledger import SERVICE, leaf_at, profile_value, rule_text, stated_text
 from cfscale.core.plan import DeploymentPlan, LedgerEntry
@@ -20,8 +21,7 @@ _NAME = re.compile(r"[A-Za-z_]+(?:\.[A-Za-z_]+)*(?![A-Za-z_.(])")
 _ENVIRONMENT, _AGENT_MEMORY = "ENVIRONMENT", "AGENT_MEMORY"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One number of a derivation: a rule, a leaf of the catalogue or a word of the profile, and what it follows from.
 
     ``law`` is the formula over names, ``formula`` the same with the figures of the plan.
@@ -39,8 +39,7 @@ class Step:
     inputs: tuple["Step", ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Explained:
+class Explained(Struct, frozen=True):
     """A sized plan and what it was sized by."""
 
     profile: Profile
@@ -111,8 +110,7 @@ def _rule_step(entry: LedgerEntry, sized: Explained, entries: dict[str, LedgerEn
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Text:
+class _Text(Struct, frozen=True):
     """What the catalogue says of a rule, whichever kind it is of."""
 
     unit: str

@@ -8,9 +8,10 @@ guessed: it is ``unknown``. Without a reservation a limit counts as one, as Kube
 
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
+
+from msgspec import Struct, field
 
 from cfscale.core.plan import DeploymentPlan, Service
 
@@ -32,8 +33,7 @@ class Verdict(StrEnum):
 DANGEROUS = frozenset({Verdict.MISSING, Verdict.UNDER, Verdict.UNLIMITED, Verdict.DIFFERS})
 
 
-@dataclass(frozen=True, slots=True)
-class Deployed:
+class Deployed(Struct, frozen=True):
     """One service of a manifest; ``part_of`` is the planned service it belongs to.
 
     None: not stated. ``unknown`` says, by the name of a field here, which value the manifest leaves to a variable.
@@ -54,16 +54,14 @@ class Deployed:
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
+class Tolerance(Struct, frozen=True):
     """The share by which an amount may lie below and above the planned one."""
 
     under: Fraction
     over: Fraction
 
 
-@dataclass(frozen=True, slots=True)
-class Deviation:
+class Deviation(Struct, frozen=True):
     """One thing that is deployed differently from the plan; amounts are in ``unit``, None is: not stated, no limit."""
 
     service: str
@@ -75,8 +73,7 @@ class Deviation:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deviations:
+class Deviations(Struct, frozen=True):
     """All that deviates; ``unplanned`` are services that the plan does not know, which is no deviation."""
 
     schema: str

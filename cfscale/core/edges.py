@@ -1,6 +1,6 @@
 """How far a plan is from the edges of its tier: room to the top, and distance to the smaller tier's top."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.tier import Catalogue, Tier
@@ -8,8 +8,7 @@ from cfscale.core.tier import Catalogue, Tier
 DRIVERS = ("users", "agents", "tasks")
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """One input against its tier: ``room`` more fit; ``above`` is how far it is over the smaller place's top.
 
     ``above`` is None where nothing is smaller, and zero or less where this input alone would fit there.

@@ -18,9 +18,10 @@ Nothing is fitted beforehand. A step costs the same on the first day and after a
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from math import ceil, exp, inf, log, sqrt
+
+from msgspec import Struct
 
 from cfscale.core.plan import Forecasting
 from cfscale.core.units import format_duration
@@ -35,8 +36,7 @@ _MOST_CALIBRATION = 50.0
 _TINY = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Outlook:
+class Outlook(Struct, frozen=True):
     """What is to be expected until replicas that are ordered now can help, in units of one replica.
 
     ``needed`` is the most of the path with its margin; ``margin`` the one at its end. ``short_ratio`` is the share of

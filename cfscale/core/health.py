@@ -14,7 +14,6 @@ can never become a DOWN.
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 
 from msgspec import Struct
@@ -68,8 +67,7 @@ class Kind(StrEnum):
 _KINDS = {kind: Kind(kind.value) for kind in HealthKind}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """Something to ask. ``name`` is what is shown: it never holds a password.
 
     Targets of one ``group`` fail for one reason (they run the same service), which is what the panic rule looks at.
@@ -84,12 +82,15 @@ class Target:
     group: str
     tls: bool = False
     any_success: bool = False
-    secret: str | None = field(default=None, repr=False)
+    secret: str | None = None
     replica: Replica | None = None
     asked_in: Kind | None = None
     about: tuple[str, ...] = ()
     user: str = ""
     max_age_seconds: float = 90.0
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.host!r}, {self.port})"  # the secret is nobody's to read
 
     @property
     def kind(self) -> Kind:
@@ -170,8 +171,7 @@ class Result(Struct, frozen=True, gc=False):
     predicted_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """How many targets are in each state; every state is always there."""
 
     up: int = 0
@@ -183,8 +183,7 @@ class Summary:
     maintenance: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(Struct, frozen=True):
     """One round over all targets: the document ``cfscale/probe/v1``.
 
     ``panic`` names the groups of which more than half went down at once: no action may follow from their verdicts.

@@ -5,10 +5,11 @@ by whole-number powers where that comes too near a whole number to be trusted; s
 """
 
 import re
-from dataclasses import dataclass
 from datetime import date, timedelta
 from fractions import Fraction
 from math import ceil, exp, log1p
+
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.search import DRIVERS, Line, loaded, machines
@@ -26,8 +27,7 @@ _RATE = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,6})?)%/(day|week|month|year)", re.A
 _NEAR = 1e-9  # relative: the power is good to about 1e-13
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """Compound growth in a period."""
 
     ratio: Fraction
@@ -51,8 +51,7 @@ class Rate:
         return (1 + self.ratio) ** power.numerator <= Fraction(least, amount) ** power.denominator
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One thing that is outgrown on a day; ``becomes`` is None where nothing can be planned from then on."""
 
     field: str
@@ -60,8 +59,7 @@ class Change:
     becomes: str | int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """The first day on which the plan differs from the day before, and the load of that day (growth factor aside)."""
 
     date: date
@@ -72,8 +70,7 @@ class Event:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
+class Horizon(Struct, frozen=True):
     """The document: events in order, looked for up to ``searched_to`` or to the most that are listed (``complete`` says)."""
 
     schema: str

@@ -8,8 +8,10 @@ A replica that the engine still lists as stopped has ended; one that is no longe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from math import ceil
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cfscale.core.decision import Action, Decision
 from cfscale.core.plan import Scaling
@@ -18,8 +20,7 @@ from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.units import format_duration
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """Restarts of one replica: as many as the engine counted last, and how many of them came in a row."""
 
     counted: int
@@ -27,8 +28,7 @@ class Tally:
     last_at: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """What earlier ticks saw of the replicas of one service; times are seconds since the epoch."""
 
     running: frozenset[str] = frozenset()

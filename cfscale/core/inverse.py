@@ -7,9 +7,10 @@ largest first, and takes the first whose beginning fits. Within it the last load
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
+
+from msgspec import Struct
 
 from cfscale.core.nodes import Shape, lower_bound, needed_by, pack
 from cfscale.core.plan import DeploymentPlan
@@ -26,8 +27,7 @@ _COUNT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _FORM = "write machines, cores and memory, such as nodes=3,cpu=16,memory=64G"
 
 
-@dataclass(frozen=True, slots=True)
-class Hardware:
+class Hardware(Struct, frozen=True):
     """Equal machines, and how many."""
 
     count: int
@@ -35,8 +35,7 @@ class Hardware:
     memory_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True):
     """The document: the largest load that the hardware carries, what binds, and what the next agent would need.
 
     ``bound_by`` is memory, cpu, machines (copies, spares or whole replicas) or environment. The ratios are of all machines,
@@ -105,8 +104,7 @@ def _mix(profile: Profile, catalogue: Catalogue) -> Workload:
     return Workload(**given)
 
 
-@dataclass(frozen=True, slots=True)
-class _Scale:
+class _Scale(Struct, frozen=True):
     """Loads of one mix, counted in agents, against hardware."""
 
     profile: Profile

@@ -1,12 +1,11 @@
 """The figures by which answers are judged beyond up and down, as the catalogue says them."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from cfscale.core.tier import Rules
 
 
-@dataclass(frozen=True, slots=True)
-class Judging:
+class Judging(Struct, frozen=True):
     """When a verdict does not tell the whole story.
 
     A target whose latest ``flaky_answers`` turned ``flaky_turns`` times is flaky. A group of at least ``panic_targets``

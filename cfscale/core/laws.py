@@ -7,8 +7,9 @@ count, and forbids fewer replicas for all policies together.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from math import ceil, floor
+
+from msgspec.structs import replace
 
 from cfscale.core.cron import Cron, parse_cron
 from cfscale.core.plan import Scaling

@@ -8,6 +8,9 @@ from cfscale.core.plan import Nodes, Service
 from cfscale.core.tier import Rules
 from cfscale.errors import RefusedError
 
+# memory, CPU, name, the CPU of a burst, replicas
+_Group = tuple[int, int, str, int, int]
+
 
 class Shape(Struct, frozen=True, order=True):
     """A machine of the catalogue."""
@@ -35,16 +38,16 @@ def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least:
     Where none is large enough, the largest shape in the number needed. Raises RefusedError where a single replica
     fits no machine of the catalogue.
     """
-    needed = needed_by(services)
+    needed, groups = needed_by(services), _decreasing(services)
     for shape in shapes:
         bound = lower_bound(shape, needed)
         if bound + spare > least:
             continue
-        used = pack(shape, services)
+        used = _fill(shape, groups)
         if used is not None and used + spare <= least:
             return _packing(shape, used, bound, least)
     largest = shapes[-1]
-    used = pack(largest, services)
+    used = _fill(largest, groups)
     if used is None:
         big = next(service for service in services if not holds(largest, service))
         raise RefusedError(
@@ -76,21 +79,17 @@ def pack(shape: Shape, services: Iterable[Service]) -> int | None:
 
     Equal replicas are placed in groups, so the cost grows with services times machines, not with replicas.
     """
-    free: list[Shape] = []
-    for service in sorted(
-        services, key=lambda item: (memory_of(item), item.cpu_request_millicores, item.name), reverse=True
-    ):
-        placed = _place(shape, free, service)
-        if placed is None:
-            return None
-        free = placed
-    return len(free)
+    return _fill(shape, _decreasing(services))
 
 
 def holds(shape: Shape, service: Service) -> bool:
     """Whether an empty machine holds one replica: its memory, and the CPU that it may burst to."""
-    cpu = max(service.cpu_request_millicores, service.cpu_limit_millicores or 0)
-    return cpu <= shape.cpu_millicores and memory_of(service) <= shape.memory_bytes
+    return _burst(service) <= shape.cpu_millicores and memory_of(service) <= shape.memory_bytes
+
+
+def _burst(service: Service) -> int:
+    """The CPU that a replica may come to use."""
+    return max(service.cpu_request_millicores, service.cpu_limit_millicores or 0)
 
 
 def memory_of(service: Service) -> int:
@@ -98,18 +97,33 @@ def memory_of(service: Service) -> int:
     return service.memory_limit_bytes or service.memory_request_bytes
 
 
-def _place(shape: Shape, free: Sequence[Shape], service: Service) -> list[Shape] | None:
-    cpu, memory = service.cpu_request_millicores, memory_of(service)
-    if not holds(shape, service):
-        return None
-    per_machine = min(shape.cpu_millicores // cpu, shape.memory_bytes // memory)
-    left, after = service.replicas, []
-    for machine in free:
-        count = min(left, machine.cpu_millicores // cpu, machine.memory_bytes // memory)
-        after.append(Shape(machine.cpu_millicores - count * cpu, machine.memory_bytes - count * memory))
-        left -= count
-    while left:
-        count = min(left, per_machine)
-        after.append(Shape(shape.cpu_millicores - count * cpu, shape.memory_bytes - count * memory))
-        left -= count
-    return after
+def _decreasing(services: Iterable[Service]) -> list[_Group]:
+    """The replicas in the order of first-fit decreasing: by memory, then CPU, then name."""
+    groups = [
+        (memory_of(service), service.cpu_request_millicores, service.name, _burst(service), service.replicas)
+        for service in services
+    ]
+    return sorted(groups, reverse=True)
+
+
+def _fill(shape: Shape, groups: Iterable[_Group]) -> int | None:
+    whole_cpu, whole_memory = shape.cpu_millicores, shape.memory_bytes
+    cpus: list[int] = []  # what is free on each machine; plain numbers, since a search packs by the hundred
+    memories: list[int] = []
+    for memory, cpu, _, burst, replicas in groups:
+        left = replicas
+        if burst > whole_cpu or memory > whole_memory:
+            return None
+        for index, room in enumerate(memories):
+            if left and room >= memory and cpus[index] >= cpu:
+                count = min(left, room // memory, cpus[index] // cpu)
+                cpus[index] -= count * cpu
+                memories[index] -= count * memory
+                left -= count
+        each = min(whole_cpu // cpu, whole_memory // memory)
+        while left > 0:
+            count = min(left, each)
+            cpus.append(whole_cpu - count * cpu)
+            memories.append(whole_memory - count * memory)
+            left -= count
+    return len(memories)

@@ -5,10 +5,9 @@ Amounts are in base units and named so: millicores, bytes, seconds. Replica coun
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from cfscale.core.promises import Promises
 
@@ -26,8 +25,7 @@ class HealthKind(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """How a replica is asked for its health, and how many answers change the verdict (HAProxy's rise and fall).
 
     ``path`` is the cheap question (balancer, container health check); ``rpc_path`` is where the deep one goes when
@@ -46,8 +44,7 @@ class Health:
     fall: int = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(Struct, frozen=True):
     """How a replica out of rotation may finish its work before SIGTERM: until ``done`` says so, at most ``seconds``.
 
     ``done`` is a question whose expected answer means that nothing is at work; None: there is no such question.
@@ -57,8 +54,7 @@ class Drain:
     done: Health | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """One service of a cell. Limits of None mean: no limit.
 
     ``command`` empty means the image's own; ``env`` values are literal. ``publish`` is ``host:port`` or
@@ -243,8 +239,7 @@ class Policy(Struct, frozen=True):
     options: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Scaling:
+class Scaling(Struct, frozen=True):
     """What ``scale`` obeys: the policies in force, the dead bands, the damping of both directions, the safety."""
 
     interval_seconds: float
@@ -309,8 +304,7 @@ class Monitoring(Struct, frozen=True):
     image: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """Settings that component configuration needs. None: the tier does not ask for it."""
 
     strategy: str
@@ -359,8 +353,7 @@ class Cost(Struct, frozen=True):
     cheapest: Alternative | None
 
 
-@dataclass(frozen=True, slots=True)
-class DeploymentPlan:
+class DeploymentPlan(Struct, frozen=True):
     """A sized deployment. Equal inputs give equal plans, byte for byte."""
 
     schema: str

@@ -11,8 +11,9 @@ stays under its own upper threshold. Disk never asks for replicas: one more adds
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from math import ceil, isfinite
+
+from msgspec import Struct, field
 
 from cfscale.core.forecast import Outlook
 from cfscale.core.plan import Band, Scaling, Service
@@ -26,16 +27,14 @@ _COMPLETE = frozenset((Quality.OK, Quality.APPROX))
 _RUNNING = frozenset((ReplicaState.STARTING, ReplicaState.READY, ReplicaState.UNHEALTHY, ReplicaState.PAUSED))
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """Until when an operator has stopped scaling, per direction, in seconds since the epoch."""
 
     scale_in_until: float = 0.0
     scale_out_until: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(Struct, frozen=True):
     """What waits in one queue; ``waiting`` of None: it could not be asked, for the reason in ``problem``."""
 
     source: str
@@ -51,8 +50,7 @@ class Backlog:
         return Sample("backlog", ratio, self.source, 0.0, Quality.OK if known else Quality.STALE)
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(Struct, frozen=True):
     """What one tick saw of one service; ``replicas`` and ``usages`` are those of this service alone."""
 
     service: Service
@@ -73,8 +71,7 @@ class Observation:
         return sum(replica.state is state for replica in self.replicas)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One resource over the ready replicas: the sum of their ratios, how many reported, of how many that should have.
 
     Only fresh and sane ratios count; ``last`` is the mean of what was known before it went stale, for display alone.
@@ -115,8 +112,7 @@ class Reading:
         return (Sample(self.resource, value, self.source, self.age_seconds, quality),)
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
+class Situation(Struct, frozen=True):
     """One service in one tick, as policies see it. ``low_since``: since when its load is low without a break.
 
     ``outlook`` is the forecast where a policy asks for one; ``backlogs`` what waits in queues, by their names.
@@ -148,8 +144,7 @@ class Situation:
         return self.oom_kills > 0 or self.cpu.mean > limit or self.memory.mean > limit or self.disk.mean > limit
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True):
     """The count a policy asks for, before any damping, and why. ``shrinkable``: nothing forbids fewer replicas.
 
     ``tolerated`` says that the policy has applied a tolerance of its own, ``unbounded`` that a step up may be of any size.

@@ -4,8 +4,9 @@ A measurement never travels alone: it carries its source, its age and its qualit
 restarted replica can never be mistaken for an idle one.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class ReplicaState(StrEnum):
@@ -29,8 +30,7 @@ class Quality(StrEnum):
     APPROX = "approx"
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
+class Replica(Struct, frozen=True):
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
     ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
@@ -51,8 +51,7 @@ class Replica:
     vouched: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Raw usage of one replica over one window.
 
     ``cpu_cores`` is None until two readings exist. ``memory_bytes`` is the working set, of which
@@ -74,8 +73,7 @@ class Usage:
     disk_ratio: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above."""
 
     resource: str

@@ -6,9 +6,9 @@ The document carries no time: saving the same plan twice gives the same bytes. I
 import hashlib
 import re
 import shlex
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.tier import Catalogue
@@ -46,8 +46,7 @@ class SavedPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plan: DeploymentPlan
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(Struct, frozen=True):
     """What opens a saved plan: the version of cfscale and the digest of its catalogue."""
 
     version: str

@@ -6,10 +6,11 @@ The service is a model: replicas share the load evenly, take a start-up time to 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide
 from cfscale.core.decision import Action, Decision
@@ -76,8 +77,7 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, rename={"lasts":
     memory: Annotated[float, Meta(ge=0, le=10)] = 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What came of a scenario: the decisions that took effect, the counts after each tick, how much of it was short."""
 
     actions: tuple[Decision, ...]

@@ -7,9 +7,10 @@ each replica count is packed in turn, and only the place where a count is reache
 """
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from msgspec import Struct, field
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from cfscale.core.nodes import Shape, choose_nodes, memory_of, shapes_of
@@ -76,8 +77,7 @@ def loaded(profile: Profile, workload: Workload) -> Profile:
     return changed(profile, users=workload.users, agents=workload.agents, tasks=workload.tasks)
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """The plans along a line of profiles, each sized once; index 0 is where the operator stands.
 
     ``profile_at`` gives None beyond what a profile may say. ``guess`` says near which index the agents of a plan come to

@@ -5,11 +5,12 @@ which are found exactly (see ``search``), upwards and downwards.
 """
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor
 
+from msgspec import Struct
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from cfscale.core.nodes import memory_of
@@ -36,8 +37,7 @@ STEPS: dict[str, Callable[[DeploymentPlan], str | int]] = {
 _PLACES = ("tier", "cells")
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """How much one more unit of an input moves an amount.
 
     Of the demand it is the exact slope before rounding (within the tier and the cells); of everything else the difference
@@ -50,8 +50,7 @@ class Rate:
     effect_ratio: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """The nearest value of an input at which an output differs; ``becomes`` is None where nothing can be planned there.
 
     ``direction`` is up or down; ``at`` is None where the output stays as it is up to and at ``searched_to``: the place of
@@ -67,8 +66,7 @@ class Step:
     searched_to: int
 
 
-@dataclass(frozen=True, slots=True)
-class Sensitivity:
+class Sensitivity(Struct, frozen=True):
     """The document: rates with the largest effect first, and the next steps of every input in both directions."""
 
     schema: str
@@ -101,8 +99,7 @@ def sensitivities(profile: Profile, catalogue: Catalogue) -> Sensitivity:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _InputLine(Line):
+class _InputLine(Line, frozen=True):
     """The plans at one input's values from the profile's on."""
 
     growth: Fraction = Fraction(1)

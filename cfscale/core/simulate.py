@@ -25,8 +25,7 @@ _HEADROOM = 1.5  # of the highest need: no policy may order more
 _TINY = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """How replicas and metrics behave."""
 
     step_seconds: float = 60.0
@@ -74,8 +73,7 @@ class View:
 Scaler = Callable[[View], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """What a replay did, step by step. ``billed`` are the replicas paid for."""
 
     demand: Sequence[float]

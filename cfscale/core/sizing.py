@@ -5,12 +5,11 @@ ledger entries, so that every number of the plan can be traced to a rule and a s
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
 from msgspec import Struct
-from msgspec.structs import replace as msgspec_replace
+from msgspec.structs import replace
 
 from cfscale.core.conflicts import conflicts_of
 from cfscale.core.drivers import Cell
@@ -38,10 +37,11 @@ class _Placed(Struct, frozen=True):
 
 
 class _Admission(Struct, frozen=True):
-    """What is let in, and what the ledger and the operator are told of it."""
+    """What is let in of what was wanted, what an objective needs (None without one), and what the operator is told."""
 
     workload: Workload
-    ledger: tuple[LedgerEntry, ...]
+    wanted: Workload
+    needed: int | None
     warnings: tuple[str, ...]
 
 
@@ -56,7 +56,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
     settings = settings_of(tier, catalogue.rules, stand_alone=profile.environment in _STAND_ALONE)
     placed = _Placed(tier, cells, admission.workload)
     demand, demand_ledger = _demand(profile, catalogue, placed)
-    cell = _cell((profile, catalogue), placed, settings, demand)
+    cell = _cell((profile, catalogue), placed, settings, (demand.cpu_millicores, demand.memory_bytes))
     services, service_ledger = cell_services(cell)
     settings = _completed(cell, services)
     totals, packing = _totals(services, cells), _packing(cell, services)
@@ -93,7 +93,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
     if not explained:  # a search asks for hundreds of plans and reads their counts
         return plan
     ledger = (
-        *admission.ledger,
+        *_admission_entries(profile, catalogue, grown, admission),
         *_place_entries(cell, plan, phase),
         *demand_ledger,
         *_setting_entries(cell, settings),
@@ -116,69 +116,59 @@ def recount(profile: Profile, catalogue: Catalogue, base: DeploymentPlan) -> tup
     if (tier.name, cells) != (base.tier, base.cells):
         return None
     placed = _Placed(tier, cells, workload)
-    demand, _ = _demand(profile, catalogue, placed)
-    return counts_of(_cell((profile, catalogue), placed, base.settings, demand), base.services)
+    cpu, _ = cpu_demand(catalogue, workload, cells)
+    memory, _ = memory_demand(catalogue, workload, profile.agent_class)
+    return counts_of(_cell((profile, catalogue), placed, base.settings, (cpu, memory)), base.services)
 
 
-def _cell(given: tuple[Profile, Catalogue], placed: _Placed, settings: Settings, demand: Demand) -> Cell:
-    """The fullest of the cells."""
-    profile, catalogue = given
+def _cell(given: tuple[Profile, Catalogue], placed: _Placed, settings: Settings, demand: tuple[int, int]) -> Cell:
+    """The fullest of the cells; the demand of all is in millicores and bytes."""
+    (profile, catalogue), (cpu, memory) = given, demand
     return Cell(
         profile,
         catalogue,
         placed.tier,
         _share(placed.workload, placed.cells),
         settings,
-        cpu_demand=-(-demand.cpu_millicores // placed.cells),
-        memory_demand=-(-demand.memory_bytes // placed.cells),
+        cpu_demand=-(-cpu // placed.cells),
+        memory_demand=-(-memory // placed.cells),
     )
 
 
 def _admit(profile: Profile, catalogue: Catalogue, grown: Workload) -> _Admission:
-    """Agents that the environment lets in; tasks and users stay as they are."""
-    wanted, ledger = _with_slo(catalogue, profile.slo, grown)
+    """Agents that the objective needs and the environment lets in; tasks and users stay as they are."""
+    slo = profile.slo
+    needed = None if slo is None else minimal_servers(_offered_load(slo), slo.wait_probability)
+    wanted = Workload(users=grown.users, agents=max(grown.agents, needed or 0), tasks=grown.tasks)
     limit = catalogue.rules.leaf(f"environments.{profile.environment}.agents")
-    admitted = wanted.agents
-    warnings: tuple[str, ...] = ()
-    formula = f"production scales out: {limit.value} agents are the limit of one coordinator, not of the deployment"
+    if profile.environment not in _STAND_ALONE or wanted.agents <= limit.exact:
+        return _Admission(wanted, wanted, needed, ())
+    warning = f"{profile.environment} admits {limit.value} of {wanted.agents} agents: use --environment production for all of them"
+    admitted = Workload(users=wanted.users, agents=int(limit.exact), tasks=wanted.tasks)
+    return _Admission(admitted, wanted, needed, (warning,))
+
+
+def _offered_load(slo: Slo) -> float:
+    """Erlangs: how many agents the tasks that arrive keep busy on average."""
+    return slo.task_rate_per_second * slo.task_seconds
+
+
+def _admission_entries(
+    profile: Profile, catalogue: Catalogue, grown: Workload, admission: _Admission
+) -> Iterator[LedgerEntry]:
+    """Why this many users, agents and tasks."""
+    for name in ("users", "agents", "tasks"):
+        words = f"ceil({getattr(profile, name)} x {profile.growth})"
+        yield entry(catalogue, f"workload.{name}", getattr(grown, name), words, "profile")
+    if profile.slo is not None and admission.needed is not None:
+        binds = "the objective binds" if admission.needed > grown.agents else "the declared agents bind"
+        words = f"least n with Erlang C(n, {_offered_load(profile.slo):g}) <= {profile.slo.wait_probability:g}; {binds}"
+        yield entry(catalogue, "agents.slo", admission.needed, words, "Erlang C (M/M/n)")
+    limit = catalogue.rules.leaf(f"environments.{profile.environment}.agents")
+    words = f"production scales out: {limit.value} agents are the limit of one coordinator, not of the deployment"
     if profile.environment in _STAND_ALONE:
-        admitted = min(wanted.agents, int(limit.exact))
-        formula = f"min({wanted.agents}, {limit.value}): {profile.environment} is a single instance"
-        if admitted < wanted.agents:
-            warnings = (
-                f"{profile.environment} admits {admitted} of {wanted.agents} agents: use --environment production for all of them",
-            )
-    return _Admission(
-        Workload(users=wanted.users, agents=admitted, tasks=wanted.tasks),
-        (
-            *_growth_entries(profile, catalogue, grown),
-            *ledger,
-            entry(catalogue, "agents.admitted", admitted, formula, limit.source),
-        ),
-        warnings,
-    )
-
-
-def _growth_entries(profile: Profile, catalogue: Catalogue, grown: Workload) -> tuple[LedgerEntry, ...]:
-    given = {"users": profile.users, "agents": profile.agents, "tasks": profile.tasks}
-    return tuple(
-        entry(catalogue, f"workload.{name}", getattr(grown, name), f"ceil({value} x {profile.growth})", "profile")
-        for name, value in given.items()
-    )
-
-
-def _with_slo(catalogue: Catalogue, slo: Slo | None, grown: Workload) -> tuple[Workload, tuple[LedgerEntry, ...]]:
-    """The workload with as many agents as the objective needs, where that is more than declared."""
-    if slo is None:
-        return grown, ()
-    load = slo.task_rate_per_second * slo.task_seconds
-    needed = minimal_servers(load, slo.wait_probability)
-    binds = "the objective binds" if needed > grown.agents else "the declared agents bind"
-    formula = f"least n with Erlang C(n, {load:g}) <= {slo.wait_probability:g}; {binds}"
-    return (
-        Workload(users=grown.users, agents=max(grown.agents, needed), tasks=grown.tasks),
-        (entry(catalogue, "agents.slo", needed, formula, "Erlang C (M/M/n)"),),
-    )
+        words = f"min({admission.wanted.agents}, {limit.value}): {profile.environment} is a single instance"
+    yield entry(catalogue, "agents.admitted", admission.workload.agents, words, limit.source)
 
 
 def _share(workload: Workload, cells: int) -> Workload:
@@ -225,7 +215,7 @@ def _demand(profile: Profile, catalogue: Catalogue, placed: _Placed) -> tuple[De
 def _completed(cell: Cell, services: tuple[Service, ...]) -> Settings:
     """The settings of a cell with what follows from its services: the connections that its pools add up to."""
     settings = cell.settings
-    monitoring = msgspec_replace(settings.monitoring, image=image_of(cell, "prometheus"))
+    monitoring = replace(settings.monitoring, image=image_of(cell, "prometheus"))
     pooler = next((service for service in services if service.name == "pooler"), None)
     database = None if pooler is None else database_of(cell.catalogue.rules, pools=pooler.replicas)
     return replace(settings, monitoring=monitoring, database=database)

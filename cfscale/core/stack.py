@@ -5,7 +5,8 @@ A task is one try to run one replica. Those that have ended are kept for a while
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "remove", "orphaned"})
 _BROKEN = frozenset({"failed", "rejected"})
@@ -15,8 +16,7 @@ _MEANT = frozenset({"running", "ready"})
 _TAKEN_BACK = frozenset({"rollback_started", "rollback_paused", "rollback_completed", "paused"})
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """One try to run one replica. ``current``: it runs what its service says now, not what it said before.
 
     ``state`` and ``desired`` are Swarm's words; ``trouble`` says why it does not run, ``container`` is empty before
@@ -58,8 +58,7 @@ class Task:
         return self.state == "rejected" or (self.broken and self.trouble.startswith(_NOT_BEGUN))
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(Struct, frozen=True):
     """The last update of a service; ``started`` tells it from an earlier one."""
 
     state: str = ""
@@ -67,8 +66,7 @@ class Update:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class StackService:
+class StackService(Struct, frozen=True):
     """One service of a stack: how many replicas are asked for, its tasks, and its last update."""
 
     name: str
@@ -107,8 +105,7 @@ class StackService:
         return self.running == wanted == count and not self.outdated and self.update.state != "updating"
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long a task may be without a place, and how many tries of one replica may fail, before that is the answer."""
 
     placing_seconds: float
@@ -116,8 +113,7 @@ class Patience:
     most_failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
+class Before(Struct, frozen=True):
     """What there was when an action began: what is older is not its doing."""
 
     ended: frozenset[str] = frozenset()

@@ -6,8 +6,9 @@ plan ─▶ carried   the same plan as Swarm can run it: rendered, probed and co
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from zlib import crc32
+
+from msgspec.structs import replace
 
 from cfscale.core import composeloss
 from cfscale.core.losses import Loss

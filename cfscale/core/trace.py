@@ -9,12 +9,12 @@ of replicas. Between two samples it is interpolated in a straight line; below ze
 import csv
 import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import pairwise
 from math import isfinite
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.decision import Decision
 from cfscale.errors import InputError
@@ -25,8 +25,7 @@ _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts")
 _LOAD_NAMES = ("value", "load", "demand", "cpu", "requests", "rps", "qps")
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """Values at growing times in seconds; ``times`` is empty where the file names none: one value a step."""
 
     name: str

@@ -8,9 +8,10 @@ near the limit that ordinary noise crosses it: then the answer says so. The figu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import exp, inf, log, sqrt
 from statistics import median
+
+from msgspec import Struct
 
 from cfscale.core.tier import Rules
 
@@ -18,8 +19,7 @@ MINUTE_SECONDS = 60.0
 DAY_MINUTES = 1440
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(Struct, frozen=True):
     """How a trend is read; amounts are in minutes unless said otherwise.
 
     ``z`` is how sure the trend must be (standard deviations of Mann-Kendall's statistic), ``horizon`` how soon the limit
@@ -54,8 +54,7 @@ class Tuning:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(Struct, frozen=True):
     """When a limit is crossed if things go on as they do: the estimate and the interval around it, in seconds."""
 
     what: str
@@ -77,8 +76,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-@dataclass(frozen=True, slots=True)
-class Slope:
+class Slope(Struct, frozen=True):
     """A robust slope per minute with its 95 % interval, its level at the end, and how sure the trend is (``z``)."""
 
     z: float

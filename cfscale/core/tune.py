@@ -4,8 +4,9 @@ candidates ──replay on every trace──▶ mean scores ──▶ Pareto fro
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
 from cfscale.core.contenders import Contender, Numbers, contender, live
@@ -18,8 +19,7 @@ _WINDOWS = (1, 2, 3)  # times the window that is in force
 _USAGES = (50, 60, 70, 80, 90)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """One setting to try, and the part of a profile that sets it (empty: it is there to compare with)."""
 
     name: str

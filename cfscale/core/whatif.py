@@ -1,12 +1,12 @@
 """What-if: a profile with some values changed, and the two plans side by side."""
 
 import re
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fractions import Fraction
 from math import ceil
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan
 from cfscale.core.search import DRIVERS, machines
@@ -19,8 +19,7 @@ KEYS = (*DRIVERS, "growth", "environment", "tier", "agent_class", "sustained")
 _MOVED = re.compile(r"([+-]?)([0-9]{1,10}(?:\.[0-9]{1,6})?)(%?)", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """One field that the change moves; ``change_ratio`` is None where a word changed or nothing was there."""
 
     field: str
@@ -29,8 +28,7 @@ class Difference:
     change_ratio: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class WhatIf:
+class WhatIf(Struct, frozen=True):
     """The document: what differs, and both whole plans."""
 
     schema: str

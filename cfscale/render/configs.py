@@ -4,7 +4,8 @@ A service that the tier does without has none. Passwords are in no file: compone
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.units import MIB
@@ -13,8 +14,7 @@ from cfscale.render.proxy import balancer
 Values = Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(Struct, frozen=True):
     """The values of one Valkey server's configuration."""
 
     port: int

@@ -8,7 +8,8 @@ name. A value that Compose or a component cannot carry is an InputError naming t
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.swarm import HERE, keepers, object_prefix, pin_label
@@ -42,8 +43,7 @@ _CONFIGS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
+class Port(Struct, frozen=True):
     """A port on the host, or a range of them with one for each replica."""
 
     host: str
@@ -56,8 +56,7 @@ class Port:
         return int(self.published.partition("-")[0])
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(Struct, frozen=True):
     """Docker's health check of one container."""
 
     test: tuple[str, ...]
@@ -67,8 +66,7 @@ class HealthCheck:
     start_period: str
 
 
-@dataclass(frozen=True, slots=True)
-class Container:
+class Container(Struct, frozen=True):
     """One compose service. None and empty mean: this key is not printed."""
 
     service: str

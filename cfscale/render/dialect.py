@@ -5,7 +5,8 @@ swarm     stack.yaml     many nodes: ports of a node, tasks found as ``tasks.NAM
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.plan import Service
 from cfscale.core.swarm import UNCHECKED, first_port
@@ -21,8 +22,7 @@ _SERVICE_KEYS = frozenset({
 # fmt: on
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """One way to write a plan down. ``peers`` stands before a service's name where all of its replicas are meant.
 
     What is ``unchecked`` has no health check there, whatever the plan says.

@@ -14,8 +14,9 @@ is not in this table is asked from outside only, by the balancer and by ``cfscal
     etcd      0:0            etcdctl               every etcd: root without a capability, whose a new volume is
 """
 
-from dataclasses import dataclass
 from math import ceil
+
+from msgspec import Struct
 
 from cfscale.core.plan import HealthKind, Service
 
@@ -53,8 +54,7 @@ _PATRONI = (
 _PING = 'test "$(REDISCLI_AUTH=$(cat /run/secrets/%s_password) %s -h 127.0.0.1 -p "$1" ping)" = PONG'
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """A kind of image; ``user`` None leaves the image's own."""
 
     name: str

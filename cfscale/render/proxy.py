@@ -7,7 +7,8 @@ gate ─ role ─▶ the queue's primary, the first cache that is up, the databa
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 from cfscale.core.tier import AGENTS, pool_kind
@@ -30,8 +31,7 @@ REQUEST_TYPES = (
 _TASKS = {"agents-parallel": ("X-Task-Type", "parallel"), "agents-expert": ("X-Task-Complexity", "high")}
 
 
-@dataclass(frozen=True, slots=True)
-class Backend:
+class Backend(Struct, frozen=True):
     """One scaled service in one way to spread requests; ``check_path`` None asks for a connection only.
 
     ``algorithm`` is HAProxy's, ``hash`` for the swarm's id or ``one`` where one replica takes everything.
@@ -54,8 +54,7 @@ class Backend:
     sticky_for: str
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A path prefix (empty: whatever is left) and the backend it leads to, by kind of request where there are several."""
 
     prefix: str
@@ -63,8 +62,7 @@ class Route:
     types: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """A header whose value leads to a further pool of agents."""
 
     header: str
@@ -72,8 +70,7 @@ class Pool:
     backend: str
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Struct, frozen=True):
     """A TCP port that leads to the members of a service that have a role; ``role`` names the question they are asked."""
 
     name: str
@@ -82,8 +79,7 @@ class Gate:
     servers: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Balancer:
+class Balancer(Struct, frozen=True):
     """The values of ``config/haproxy.cfg``; routes go from the longest prefix to the shortest."""
 
     port: int

@@ -4,8 +4,10 @@ Whatever happens, the caller learns how many replicas there are afterwards, and 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry
 from cfscale.core.policy import Observation
@@ -49,8 +51,7 @@ class Guard(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Hands:
+class Hands(Struct, frozen=True):
     """What it takes to act, beyond looking."""
 
     engine: Engine
@@ -61,8 +62,7 @@ class Hands:
     prober: Prober | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a decision. ``replicas`` is the count afterwards (None: unknown).
 
     ``tried`` is false where nothing was touched: the action was refused, and the decision has become a hold.

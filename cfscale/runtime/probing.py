@@ -8,8 +8,10 @@ once. A watch spreads each round over its interval, so that latencies are the ta
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from cfscale.core.health import (
     ALIVE,
@@ -126,8 +128,7 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
+class Round(Struct, frozen=True):
     """What one round found, and what the next one has to know."""
 
     report: Report
@@ -139,8 +140,7 @@ class Round:
         return {result.target: result.state for result in self.report.results}
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """Asks, waits and knows the time. ``confirm_seconds`` of None: doubts wait for the next round.
 
     ``most`` is how many workers there may be while most of them wait for targets that do not answer.

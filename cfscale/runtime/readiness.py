@@ -8,7 +8,9 @@ this host, or of the network, must not make a fleet look unhealthy.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from cfscale.core.health import ALIVE, State, Target
 from cfscale.core.plan import Service

@@ -8,8 +8,10 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished

@@ -5,9 +5,10 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.adapters.process import ProcessEngine

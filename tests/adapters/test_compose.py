@@ -4,13 +4,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters import compose
 from cfscale.adapters.cgroup import CgroupReader
@@ -43,7 +43,7 @@ def service(name: str, replicas: int = 1, most: int = 4, **more: object) -> Serv
         health=Health(HealthKind.NONE),
         stop_grace_seconds=2.0,
     )
-    return replace(base, **more)  # type: ignore[arg-type]
+    return replace(base, **more)
 
 
 def plan(*services: Service) -> DeploymentPlan:

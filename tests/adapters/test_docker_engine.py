@@ -5,11 +5,11 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.docker_engine import DockerEngine, StatsReader
 from cfscale.adapters.docker_engine.containers import Details, HostConfig, State

@@ -4,10 +4,10 @@
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters import swarm
 from cfscale.adapters.swarm import SwarmEngine

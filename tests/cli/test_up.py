@@ -1,10 +1,10 @@
 import io
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.lock import Lock
 from cfscale.adapters.process import ProcessEngine

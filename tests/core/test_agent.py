@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.core.agent import agent_line, free_percent
 from cfscale.core.health import Result, State

@@ -1,9 +1,8 @@
-from dataclasses import replace
-
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, Recommendation, decide, unavailable
 from cfscale.core.decision import Action, Decision, Urgency

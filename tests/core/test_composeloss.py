@@ -1,8 +1,7 @@
 """What Compose cannot carry: told for every plan that it concerns, to no other, and never without what would do it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.composeloss import TARGET, losses
 from cfscale.core.plan import DeploymentPlan

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.core.counters import SHORTEST_WINDOW_SECONDS, Reading, usages
 from cfscale.core.samples import Quality, Usage
@@ -35,7 +34,7 @@ def test_a_first_reading_has_memory_but_no_cpu_figure() -> None:
 )
 def test_what_cannot_be_compared_is_warming_never_idle(changes: dict[str, float | str]) -> None:
     second = replace(FIRST, at_seconds=110.0, cpu_seconds=11.0)
-    usage = between(FIRST, replace(second, **changes))  # type: ignore[arg-type]
+    usage = between(FIRST, replace(second, **changes))
     assert (usage.quality, usage.cpu_cores, usage.throttled_ratio) == (Quality.WARMING, None, 0.0)
 
 
@@ -51,7 +50,7 @@ def test_readings_too_close_are_compared_with_an_older_one_next_time() -> None:
 
 @pytest.mark.parametrize("missing", ["cpu_seconds", "memory_bytes"])
 def test_a_missing_controller_makes_the_usage_partial(missing: str) -> None:
-    first, second = (replace(one, **{missing: None}) for one in (FIRST, replace(FIRST, at_seconds=105.0)))  # type: ignore[arg-type]
+    first, second = (replace(one, **{missing: None}) for one in (FIRST, replace(FIRST, at_seconds=105.0)))
     assert between(first, second).quality is Quality.PARTIAL
 
 

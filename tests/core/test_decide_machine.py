@@ -3,11 +3,10 @@
 The model is a fleet that obeys; what is checked after each tick is what the documentation promises.
 """
 
-from dataclasses import replace
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide
 from cfscale.core.decision import Action

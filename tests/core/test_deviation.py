@@ -1,7 +1,6 @@
 """Deviations of a deployment from a plan: a rendered plan has none, and one changed number is exactly one."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_templates
 from cfscale.adapters.deployed import read_deployed
@@ -82,7 +82,7 @@ def test_one_changed_amount_is_exactly_that_deviation(
     part = deployed[index]
     name = data.draw(st.sampled_from([name for name in AMOUNTS if getattr(part, name) is not None]))
     factor, verdict = data.draw(st.sampled_from([(Fraction(1, 2), Verdict.UNDER), (Fraction(2), Verdict.OVER)]))
-    deployed[index] = replace(part, **{name: int(getattr(part, name) * factor)})  # type: ignore[arg-type]
+    deployed[index] = replace(part, **{name: int(getattr(part, name) * factor)})
 
     own = [item for item in found(plan, tuple(deployed)) if item.service != TOTAL]
 
@@ -102,7 +102,7 @@ def deployed(plan: DeploymentPlan, templates: Mapping[str, str]) -> dict[str, De
 
 
 def changed(deployed: dict[str, Deployed], name: str, **values: object) -> tuple[Deployed, ...]:
-    return tuple({**deployed, name: replace(deployed[name], **values)}.values())  # type: ignore[arg-type]
+    return tuple({**deployed, name: replace(deployed[name], **values)}.values())
 
 
 @pytest.mark.parametrize(

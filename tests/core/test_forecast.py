@@ -1,13 +1,13 @@
 """The forecast: what it learns, what its margin promises, and that it forgets in time and in memory."""
 
 from collections.abc import Sequence
-from dataclasses import replace as changed
 from itertools import islice
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from msgspec.structs import replace as changed
 
 from cfscale.core.contenders import live
 from cfscale.core.forecast import Errors, Forecast, Series

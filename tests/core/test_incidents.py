@@ -1,4 +1,4 @@
-from dataclasses import replace
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide
 from cfscale.core.decision import Action

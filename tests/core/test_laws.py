@@ -1,9 +1,9 @@
 """The policies by tables: the HPA's rules with its own cases, the founding ones, windows, queues, and all together."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide, judge
 from cfscale.core.cron import parse_cron

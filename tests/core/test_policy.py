@@ -1,7 +1,8 @@
-from dataclasses import dataclass, replace
 from math import inf, nan
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.laws import combine, laws_of
 from cfscale.core.policy import Observation, percent, situation_of
@@ -24,8 +25,7 @@ def busy(*cpus: float | None, memory: float = 0.5) -> list[Usage]:
     return [a_usage(number, cpu, memory, NOW) for number, cpu in enumerate(cpus, start=1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """A proposal, and what the situation it rests on says."""
 
     replicas: int
@@ -115,14 +115,14 @@ def test_fault_31_nothing_reporting_changes_nothing() -> None:
     ],
 )
 def test_fault_31_a_value_that_cannot_be_trusted_forbids_a_shrink(fault: dict[str, object]) -> None:
-    usages = [replace(usage, **fault) for usage in busy(0.05, 0.05, memory=0.1)]  # type: ignore[arg-type]
+    usages = [replace(usage, **fault) for usage in busy(0.05, 0.05, memory=0.1)]
     proposal = proposed(*usages)
     assert (proposal.replicas, proposal.shrinkable) == (2, False)
 
 
 @pytest.mark.parametrize("fault", [{"cpu_cores": nan}, {"taken_at": 0.0}])
 def test_fault_31_bad_values_of_all_replicas_never_make_it_grow(fault: dict[str, float]) -> None:
-    usages = [replace(usage, **fault) for usage in busy(1.0, 1.0)]  # type: ignore[arg-type]
+    usages = [replace(usage, **fault) for usage in busy(1.0, 1.0)]
     assert proposed(*usages).replicas == 2
 
 

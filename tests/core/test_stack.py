@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.core.stack import (
     Before,
@@ -22,7 +21,7 @@ RUNNING = Task("a", 1, "running", "running", 1.0, container="c")
 
 
 def task(number: int, state: str = "running", desired: str = "running", **more: object) -> Task:
-    return replace(RUNNING, id=f"t{number}", slot=number, state=state, desired=desired, **more)  # type: ignore[arg-type]
+    return replace(RUNNING, id=f"t{number}", slot=number, state=state, desired=desired, **more)
 
 
 def service(*tasks: Task, update: Update = Update()) -> StackService:  # noqa: B008 - a frozen value

@@ -1,8 +1,7 @@
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.core.swarm import carried, fitting, keepers, losses, pin_label, places, require_names
 from cfscale.errors import InputError

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from cfscale.adapters.journal import Journal
 from cfscale.adapters.lock import Lock

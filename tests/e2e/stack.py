@@ -9,9 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+from msgspec import Struct
 
 from tests.e2e.test_demo import left_behind
 
@@ -36,8 +37,7 @@ def until(answer: Callable[[], T | None], seconds: float, what: str) -> T:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """A running deployment."""
 
     name: str

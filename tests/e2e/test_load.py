@@ -6,11 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from tests.conftest import ROOT
 from tests.e2e.test_demo import journal_of, left_behind
@@ -57,8 +57,7 @@ scaling:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Fleet:
+class Fleet(Struct, frozen=True):
     """A running deployment under its scaler."""
 
     profile: Path

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from tests.conftest import ROOT
 from tests.e2e.test_demo import journal_of, left_behind
@@ -52,8 +52,7 @@ def docker(*words: str, timeout: float = 120) -> str:
     return done.stdout
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """A running deployment and the way to ask cfscale about it."""
 
     profile: Path

@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from tests.e2e.fault_proxy import Fault, spoiling
 from tests.e2e.test_demo import left_behind
@@ -28,8 +28,7 @@ IDLE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A deployment of two idle containers and its stores, which is not started yet."""
 
     folder: Path

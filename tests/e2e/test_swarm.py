@@ -9,10 +9,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from cfscale.cli.engines import Deployment as Joined
 from cfscale.cli.engines import open_deployment
@@ -67,8 +67,7 @@ scaling:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
+class Stack(Struct, frozen=True):
     """The deployment and the ways to ask about it."""
 
     profile: Path

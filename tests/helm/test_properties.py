@@ -285,7 +285,7 @@ def test_a_wrong_value_is_refused_by_the_schema(folders: dict[str, Path]) -> Non
 
 
 def test_a_braced_text_of_the_plan_stays_as_it_is(tmp_path: Path) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     plan = PLANS["team"]
     services = [

@@ -1,7 +1,8 @@
 """One plan a tier, written by hand, so that the golden trees change only where rendering changes."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from cfscale.core.plan import (
     PLAN_SCHEMA,
@@ -92,7 +93,7 @@ def plan_for(tier: str) -> DeploymentPlan:
 
 def changed(plan: DeploymentPlan, name: str, **values: object) -> DeploymentPlan:
     """The plan with one service changed."""
-    services = [replace(s, **values) if s.name == name else s for s in plan.services]  # type: ignore[arg-type]
+    services = [replace(s, **values) if s.name == name else s for s in plan.services]
     return replace(plan, services=tuple(services))
 
 

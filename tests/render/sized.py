@@ -1,7 +1,8 @@
 """Plans as the catalogue gives them, one a tier, for what has to hold for every service that a tier has."""
 
-from dataclasses import replace
 from functools import cache
+
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.plan import DeploymentPlan
@@ -26,5 +27,5 @@ def sized(tier: str) -> DeploymentPlan:
 
 def altered(plan: DeploymentPlan, name: str, **values: object) -> DeploymentPlan:
     """The plan with one service changed."""
-    services = (replace(one, **values) if one.name == name else one for one in plan.services)  # type: ignore[arg-type]
+    services = (replace(one, **values) if one.name == name else one for one in plan.services)
     return replace(plan, services=tuple(services))

@@ -6,10 +6,10 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.files import ensure_secrets, write_tree
 from cfscale.core.plan import Health, HealthKind

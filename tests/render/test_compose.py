@@ -2,12 +2,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from cfscale.core.plan import DeploymentPlan, Health, HealthKind, Limits
 from cfscale.errors import ActionError, InputError
@@ -327,7 +327,7 @@ def test_what_cannot_be_rendered_is_the_input_s_fault(
 @pytest.mark.parametrize(("field", "what"), [("strategy", "load balancing strategy"), ("log_level", "log level")])
 def test_an_unknown_setting_is_refused(field: str, what: str, templates: Mapping[str, str]) -> None:
     plan = plan_for("team")
-    odd = replace(plan, settings=replace(plan.settings, **{field: "psychic"}))  # type: ignore[arg-type]
+    odd = replace(plan, settings=replace(plan.settings, **{field: "psychic"}))
 
     with pytest.raises(InputError, match=f"the {what} 'psychic' is unknown"):
         compose.render(odd, templates)

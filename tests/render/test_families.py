@@ -4,11 +4,11 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.plan import Health, HealthKind, Service
 from cfscale.render.families import family_of, health_command

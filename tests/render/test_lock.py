@@ -1,10 +1,10 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 import cfscale
 from cfscale.adapters import files as files_adapter

@@ -1,11 +1,11 @@
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_templates
 from cfscale.adapters.files import ensure_env_files, ensure_secrets, write_tree

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.health import Report, Result, State, Target, report

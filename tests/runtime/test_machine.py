@@ -7,11 +7,11 @@ never two changes within a cooldown, and nothing in the journal that the next st
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec.structs import replace
 
 from cfscale.core.decision import Action, Decision, Kind, unfinished
 from cfscale.core.plan import Damping

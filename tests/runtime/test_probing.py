@@ -1,11 +1,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
 from cfscale.core.health import Attempt, Kind, Report, State, Target

@@ -1,13 +1,14 @@
 """What the loop refuses to do: act on what is no longer so, after the lock is lost, or against what befell the replicas."""
 
+import dataclasses
 import gc
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import sin
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.decision import Action, unfinished
 from cfscale.core.plan import Damping, Drain, Health, HealthKind
@@ -37,7 +38,7 @@ class Meddled(FakeService):
 def meddled(here: Lab, at: int) -> Lab:
     service = Meddled(here.clock, here.service.load, startup_seconds=0.0, members=here.service.members)
     service.at = at
-    return replace(here, service=service)
+    return dataclasses.replace(here, service=service)
 
 
 @pytest.mark.parametrize("load", [4.0, 0.2], ids=["growing", "shrinking"])

@@ -1,6 +1,5 @@
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.samples import ReplicaState
 from cfscale.runtime.up import counts_to_start, live_replicas

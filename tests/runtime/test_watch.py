@@ -1,7 +1,9 @@
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.core.autoscale import History
 from cfscale.core.decision import Action, Decision, Entry, Kind, unfinished
@@ -382,7 +384,7 @@ def fused(here: Lab, fuse: Fuse) -> Lab:
 
     old = here.service
     service = Service(old.clock, old.load, startup_seconds=old.startup_seconds, members=old.members, born=old.born)
-    return replace(here, service=service, journal=Journal(), memory=Memory())
+    return dataclasses.replace(here, service=service, journal=Journal(), memory=Memory())
 
 
 @pytest.mark.parametrize("load", [4.0, 0.2], ids=["growing", "shrinking"])
@@ -393,7 +395,7 @@ def test_fault_33_killed_at_any_step_the_next_run_converges_and_the_journal_is_w
     first = fused(lab(load=load, replicas=4), Fuse(step))
     with pytest.raises(KilledError):
         list(first.scaler().watch(60.0))
-    again = replace(
+    again = dataclasses.replace(
         first,
         service=FakeService(first.clock, first.service.load, members=first.service.members, born=first.service.born),
         journal=FakeJournal(first.journal.lines),

@@ -9,8 +9,9 @@ the same process id may be somebody else here. What cannot be read is left out, 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cfscale.adapters.cgroup.accounts import Limits, cpu, limits, memory
 from cfscale.adapters.cgroup.files import Files, descriptor_budget
@@ -21,8 +22,7 @@ from cfscale.core.samples import Replica, Usage
 LIMITS_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(Struct, frozen=True):
     """Where the counters of one container are, one directory a controller, and its limits as last read."""
 
     pid: int

@@ -1,8 +1,9 @@
 """What the files of one cgroup say, the same figures from v1 and v2. A missing file makes its own figure None."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cfscale.adapters.cgroup.files import Files
 from cfscale.adapters.cgroup.layout import V2
@@ -11,8 +12,7 @@ Folders = Mapping[str, Path]
 _NO_LIMIT = 2**62  # v1 says 9223372036854771712 where v2 says max
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(Struct, frozen=True):
     """CPU time since the cgroup was made, and the periods of its quota."""
 
     seconds: float | None
@@ -20,8 +20,7 @@ class Cpu:
     throttled: int
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """The working set (usage less inactive page cache, as Docker counts), and what of it the kernel can take back."""
 
     working_set: int | None
@@ -29,8 +28,7 @@ class Memory:
     oom_kills: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """None: no limit, the host is it."""
 
     cores: float | None = None

@@ -6,15 +6,15 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 V2 = "v2"
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """A mounted hierarchy: from ``top`` down, at ``point``. Inside a container ``top`` may be deep in the tree."""
 
     top: str

@@ -5,10 +5,10 @@ started again, which its network endpoints tell: each start gives it other ones.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.samples import Replica, ReplicaState
 
@@ -102,8 +102,7 @@ class Details(msgspec.Struct, rename="pascal"):
         return host.cpu_quota / (host.cpu_period or 100_000) if host.cpu_quota > 0 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """Details and what was listed when they were asked for: as long as that stays the same, so do they."""
 
     key: tuple[object, ...]

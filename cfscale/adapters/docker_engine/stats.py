@@ -7,9 +7,9 @@ to two seconds for an answer: ``streams`` follows those instead.
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import msgspec
+from msgspec import Struct
 
 from cfscale.core.counters import Reading, usages
 from cfscale.core.samples import Replica, Usage
@@ -58,8 +58,7 @@ class Stats(msgspec.Struct):
         return not self.read.startswith("0001-")
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """An answer with the container's start and limits, which it does not tell, and when it came (None: just now)."""
 
     stats: Stats

@@ -10,8 +10,9 @@ A stream that breaks is begun anew after a pause; its last sample then grows old
 import random
 import time
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
 from threading import Event, Lock, Thread
+
+from msgspec.structs import replace
 
 from cfscale.adapters.docker_engine.stats import Measured
 from cfscale.errors import UnavailableError

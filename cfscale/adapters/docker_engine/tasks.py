@@ -1,10 +1,11 @@
 """What a Swarm manager says of services and tasks, typed, as ``core.stack`` knows them, and as replicas."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.adapters.docker_engine.containers import Details, Listed, state_of
 from cfscale.core.samples import Replica, ReplicaState
@@ -117,8 +118,7 @@ def _shortened(text: str) -> str:
     return f"{text.partition(':')[0][:_STEP_CHARACTERS]}: ...{text[-_REASON_CHARACTERS:]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
+class Local(Struct, frozen=True):
     """A container of this very node: as listed, inspected, and its address on the bridge that reaches it from here."""
 
     listed: Listed

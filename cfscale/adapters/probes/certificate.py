@@ -5,8 +5,9 @@ wants to know; so its two dates are read from its encoding (X.509 as DER).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from msgspec import Struct
 
 DAY_SECONDS = 86_400.0
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERAL_TIME = 0x30, 0xA0, 0x17, 0x18
@@ -22,8 +23,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Validity:
+class Validity(Struct, frozen=True):
     """From when until when a certificate is valid, in seconds since the epoch."""
 
     not_before: float

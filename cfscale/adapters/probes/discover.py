@@ -16,9 +16,10 @@ import os
 import re
 import socket
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, urlsplit
+
+from msgspec.structs import replace
 
 from cfscale.adapters.probes.resolver import lookup_addresses
 from cfscale.adapters.probes.url import parse_target

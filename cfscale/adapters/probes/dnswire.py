@@ -2,8 +2,9 @@
 
 import secrets
 import struct
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
 
 A, AAAA = 1, 28
 RECORD_TYPES = {"A": A, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": AAAA, "SRV": 33}
@@ -16,8 +17,7 @@ _POINTER, _LABEL = 0xC0, 63
 _IN = 1
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer: its code, how many records of the type that was asked for it has, and the addresses among them."""
 
     rcode: int

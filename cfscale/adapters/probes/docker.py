@@ -9,8 +9,9 @@ The engine is asked over its socket with a plain GET, which a filtering proxy be
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from urllib.parse import quote, urlsplit
+
+from msgspec.structs import replace
 
 from cfscale.adapters.probes.http import SUCCESS, exchange, parse_json, request
 from cfscale.adapters.probes.network import Answer, AnswerError, BlindError, Dialer

@@ -6,12 +6,13 @@ addresses ─▶ forbidden? ─▶ connect, one after the other ─▶ TLS, veri
 import asyncio
 import errno
 import socket
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
 
 from cfscale.adapters.probes.certificate import Validity, earliest, refusal
 from cfscale.adapters.probes.resolver import LOOKUPS, BlindError, Lookup, Resolver, literal, lookup_addresses
@@ -58,8 +59,7 @@ def forbidden(address: str) -> str | None:
     return f"{address} is refused: link-local and metadata addresses are never probed" if refused else None
 
 
-@dataclass(frozen=True, slots=True)
-class TlsPolicy:
+class TlsPolicy(Struct, frozen=True):
     """How certificates are judged.
 
     ``authorities`` is a file of trusted ones beside the system's. ``expiring_seconds``: less than that left is
@@ -101,9 +101,9 @@ class Network:
         judging: Judging,
         lookup: Lookup | None = None,
         lookups: int = LOOKUPS,
-        policy: TlsPolicy = TlsPolicy(),
+        policy: TlsPolicy | None = None,
     ) -> None:
-        self.policy = policy
+        self.policy = policy or TlsPolicy()
         self._judging = judging
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._resolver = Resolver(lookup, lookups)

@@ -15,11 +15,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from time import monotonic
+
+from msgspec import Struct
 
 from cfscale.adapters.probes.dnswire import AAAA, NAME_ERROR, NO_ERROR, RCODES, A, Reply, answers, question, reply
 from cfscale.adapters.probes.wire import AnswerError, ready
@@ -62,8 +63,7 @@ def literal(host: str) -> str | None:
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(Struct, frozen=True):
     """Where names are looked up on this machine, as its files say."""
 
     servers: tuple[str, ...] = ()
@@ -118,8 +118,7 @@ def _hosts(lines: Iterable[str]) -> Iterable[tuple[str, tuple[str, ...]]]:
     return ((name, tuple(addresses)) for name, addresses in found.items())
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
+class _Kept(Struct, frozen=True):
     until: float
     answer: "asyncio.Task[list[str]]"
 

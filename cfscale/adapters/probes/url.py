@@ -10,10 +10,11 @@ exec:///program[?arg=...&arg=...][&codes=nagios]
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
 
 from cfscale.adapters.probes.network import forbidden
 from cfscale.core.health import Kind, Target, shown
@@ -33,8 +34,7 @@ _LAST_PORT, _LAST_BYTE = 65_535, 255
 _MAX_AGE = "90s"
 
 
-@dataclass(frozen=True, slots=True)
-class _Scheme:
+class _Scheme(Struct, frozen=True):
     """What a scheme stands for. ``options`` are the names that its query may hold; None: the query is the path's."""
 
     kind: Kind

@@ -9,9 +9,10 @@ import csv
 import re
 import socket
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.errors import InputError, UnavailableError
@@ -67,8 +68,7 @@ class Rotate(StrEnum):
     MAINT = "maint"
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """What one slot should be: where it points and whether it takes requests."""
 
     state: Rotate

@@ -13,8 +13,9 @@ import os
 import shutil
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from cfscale.errors import LockedError, UnavailableError
 
@@ -24,8 +25,7 @@ _SOCKET_NAME_LIMIT = 80  # the kernel takes 107 bytes; HAProxy adds a suffix whi
 _LOG_BYTES = 10 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """The files of one deployment under its state directory."""
 
     state: Path

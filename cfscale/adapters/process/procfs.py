@@ -4,14 +4,14 @@ One line of ``/proc/PID/stat`` gives pid, parent and start at one moment, which 
 a library in three questions.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 PROC = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class Stat:
+class Stat(Struct, frozen=True):
     """One line of ``/proc/PID/stat``, as far as it is needed. ``start_ticks`` count from the boot."""
 
     pid: int

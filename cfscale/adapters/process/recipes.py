@@ -11,10 +11,11 @@ import secrets
 import shutil
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import Struct
 from msgspec.json import decode, encode
+from msgspec.structs import replace
 
 from cfscale.adapters.process import balancer
 from cfscale.adapters.process.layout import PRIVATE_DIRECTORY, Layout, write_private
@@ -36,8 +37,7 @@ maxmemory-policy noeviction
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """How replicas of one service are started. ``port`` is set where it is not free to choose."""
 
     service: Service
@@ -50,8 +50,7 @@ class Recipe:
     port: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Recipes:
+class Recipes(Struct, frozen=True):
     """All that is run, in the order in which it is started, and what is not run and why."""
 
     items: tuple[Recipe, ...]

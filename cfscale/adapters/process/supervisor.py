@@ -14,8 +14,9 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from functools import partial
+
+from msgspec.structs import replace
 
 from cfscale.adapters.process import shim
 from cfscale.adapters.process.balancer import Rotation

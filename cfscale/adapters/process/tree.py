@@ -5,15 +5,14 @@ per request would look idle otherwise. The table of processes is read once for a
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import psutil
+from msgspec import Struct
 
 _READINGS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(Struct, frozen=True):
     """A process as the table shows it; seconds of CPU, its own and those of children it has reaped."""
 
     process: psutil.Process

@@ -6,10 +6,10 @@ account. Limits are those of the plan; nothing enforces them on local processes.
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
+from msgspec.structs import replace
 
 from cfscale.adapters.process.procfs import Stat, read_stat
 from cfscale.adapters.process.tree import Table, cpu_seconds, memory_bytes, read_table
