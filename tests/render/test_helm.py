@@ -5,12 +5,14 @@ import json
 import pytest
 import yaml
 
+import cfscale
 from cfscale.adapters.assets import load_templates
 from cfscale.errors import ActionError
 from cfscale.render.helm import check, losses, render
 from cfscale.render.helm.fill import quantity, retention, schedule
 from cfscale.render.helm.package import packaged
 from tests.helm.lab import PLANS, TIERS
+from tests.render.golden import assert_golden
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -22,6 +24,15 @@ def test_the_values_say_what_the_plan_says_and_a_changed_one_does_not(tier: str)
     values["services"]["agents"]["replicas"] += 1
     with pytest.raises(ActionError, match=r"services\.agents: replicas differs"):
         check.compare(PLANS[tier], yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.mark.parametrize("tier", ["single-user", "enterprise"])
+def test_a_tier_renders_as_it_did(tier: str) -> None:
+    """What is not static; the schema, the table of values and the values of the tiers follow from the same model."""
+    files = render(PLANS[tier], load_templates(), {})
+    own = {path: files[path].replace(cfscale.__version__, "VERSION") for path in ("Chart.yaml", "values.yaml")}
+
+    assert_golden(f"helm/{tier}/chart", own)
 
 
 def test_a_package_depends_on_its_files_alone() -> None:
