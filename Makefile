@@ -50,3 +50,4 @@ bench: .venv/installed
 	$(BIN)/python bench/cgroups.py
 	$(BIN)/python bench/tick.py
 	$(BIN)/python bench/probe.py
+	$(BIN)/python bench/helm.py
