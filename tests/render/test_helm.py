@@ -7,12 +7,15 @@ import yaml
 
 import cfscale
 from cfscale.adapters.assets import load_templates
+from cfscale.core import composeloss
 from cfscale.errors import ActionError
 from cfscale.render.helm import check, losses, render
 from cfscale.render.helm.fill import quantity, retention, schedule
 from cfscale.render.helm.package import packaged
 from tests.helm.lab import PLANS, TIERS
 from tests.render.golden import assert_golden
+
+QUEUE = "a queue whose primary died and never came back before everything was stopped"
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -61,3 +64,7 @@ def test_what_is_not_carried_is_listed() -> None:
     fields = {loss.field for loss in losses(PLANS["enterprise"])}
 
     assert {"cpu_limit", "publish", "scaling"} <= fields
+    # what no target here does is a loss of the chart as of the others, unless it does it
+    everywhere = {loss.field for loss in composeloss.losses(PLANS["enterprise"]) if not loss.services}
+    done = {"machines of their own", "votes of etcd and Sentinel", "an update that is rolled back"}
+    assert everywhere - fields == {*done, QUEUE}

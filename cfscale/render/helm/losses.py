@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from cfscale.core.graph import platform
 from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.render.helm import promised
 from cfscale.render.helm.fill import STARTUP_PERIOD_SECONDS, carried, values_of
 
 _OK = 200
@@ -13,7 +14,7 @@ _OPERATED = ("database", "pooler")
 
 def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     """Empty where everything is carried as planned."""
-    return (*_sizes(plan), *_health(plan), *_operators(plan), *_scaling(plan))
+    return (*_sizes(plan), *_health(plan), *_operators(plan), *_scaling(plan), *promised.losses(plan))
 
 
 def _loss(services: tuple[str, ...], field: str, planned: str, carried: str, why: str) -> Iterator[Loss]:
