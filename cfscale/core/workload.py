@@ -7,7 +7,6 @@ profile after growth: whole users, agents and tasks.
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from math import ceil
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -227,7 +226,13 @@ def grown_workload(profile: Profile) -> Workload:
             f"the profile lacks {', '.join(missing)}: set {'it' if len(missing) == 1 else 'them'} in cfscale.yaml or give {flags}"
         )
     factor = parse_growth(profile.growth)
-    return Workload(**{name: ceil(value * factor) for name, value in given.items() if value is not None})
+    return Workload(
+        **{
+            name: -(-value * factor.numerator // factor.denominator)
+            for name, value in given.items()
+            if value is not None
+        }
+    )
 
 
 def checked_env(name: str, env: Mapping[str, str]) -> Mapping[str, str]:
