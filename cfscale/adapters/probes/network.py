@@ -66,8 +66,8 @@ class TlsPolicy(Struct, frozen=True):
     degraded. ``tolerant``: one that fails verification is degraded too, rather than down.
     """
 
+    expiring_seconds: float
     authorities: Path | None = None
-    expiring_seconds: float = 14 * 86_400.0
     tolerant: bool = False
 
 
@@ -103,7 +103,7 @@ class Network:
         lookups: int = LOOKUPS,
         policy: TlsPolicy | None = None,
     ) -> None:
-        self.policy = policy or TlsPolicy()
+        self.policy = policy or TlsPolicy(judging.certificate_seconds)
         self._judging = judging
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._resolver = Resolver(lookup, lookups)
