@@ -106,6 +106,32 @@ def test_tasks_go_to_whoever_has_the_fewest(team: Stack) -> None:
     assert len(hits) == 1
 
 
+def test_new_agents_go_where_most_is_free(team: Stack) -> None:
+    """One replica burns all that it may of the CPU; ``scale`` measures that and tells both balancers."""
+    busy, header = team.containers("agents")[0], {"X-Request-Type": "agent-spawn"}
+    host = docker("inspect", "--format", "{{.Config.Hostname}}", busy).strip()
+    team.told("pause", "agents")  # it is weighed all the same
+    team.run(busy, "touch", "/tmp/busy")
+    docker("exec", "--detach", busy, "sh", "-c", "while [ -e /tmp/busy ]; do :; done")
+    try:
+        until(lambda: weighed(team, host), 40, "the busy one has the least weight")
+        spawned = Counter(team.get("/work", header, balancer=turn % 2)[1] for turn in range(60))
+    finally:
+        team.run(busy, "rm", "/tmp/busy")
+        team.told("resume", "agents")
+    report("requests that start agents", busy=spawned[host], others=spawned.total() - spawned[host])
+
+    assert len(spawned) >= 2
+    assert spawned[host] <= 6  # of sixty; twenty would be its share
+
+
+def weighed(team: Stack, host: str) -> bool | None:
+    """Whether hardly any of thirty requests go to a replica after one more evaluation."""
+    team.cfscale("scale", "--apply", check=False)
+    hosts = [team.get("/work", {"X-Request-Type": "agent-spawn"})[1] for _ in range(30)]
+    return hosts.count(host) <= 3 or None
+
+
 def test_a_swarm_meets_at_one_replica_through_every_balancer(team: Stack) -> None:
     def hosts(swarm: str, balancer: int) -> set[str]:
         headers = {"X-Request-Type": "swarm-coordination", "X-Swarm-Id": swarm}
