@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -257,6 +258,41 @@ def test_what_is_written_is_read_on_the_read_port(team: Stack) -> None:
 
     assert team.sql("select pg_is_in_recovery()", database="app_ro") == "t"
     until(lambda: team.sql("select id from written", database="app_ro", check=False) or None, 10, "the replica has it")
+
+
+def test_prometheus_reaches_all_that_it_is_told_to_watch(team: Stack) -> None:
+    """Started by the profile that the manifest gives it; taking the deployment down at the end removes it too."""
+    docker(
+        "compose", "--project-name", NAME, "--file", str(team.folder / "compose.yaml"),
+        "--profile", "monitoring", "up", "-d", "--no-deps", "prometheus",
+    )  # fmt: skip
+    found = until(lambda: watched(team), 60, "all targets are up")
+    rules = asked_prometheus(team, "rules")
+
+    assert set(found) == {"prometheus", "loadbalancer", "database", "etcd"}
+    assert found["loadbalancer"] == 2
+    assert [rule for group in rules["groups"] for rule in group["rules"] if rule["health"] == "err"] == []
+
+
+def watched(team: Stack) -> Counter[str] | None:
+    """How many targets of each job are up, once all of them are."""
+    targets = asked_prometheus(team, "targets?state=active").get("activeTargets", [])
+    jobs = Counter(target["labels"]["job"] for target in targets if target["health"] == "up")
+    return jobs if len(jobs) >= 4 and jobs.total() == len(targets) else None
+
+
+def asked_prometheus(team: Stack, question: str) -> dict[str, Any]:
+    """What its API answers, asked on the port that the manifest publishes."""
+    connection = http.client.HTTPConnection("127.0.0.1", 9090, timeout=10)
+    try:
+        connection.request("GET", f"/api/v1/{question}")
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        answer = {"data": {}}  # it is not there yet
+    finally:
+        connection.close()
+    found: dict[str, Any] = answer["data"]
+    return found
 
 
 def test_the_pool_keeps_five_connections_and_never_passes_a_hundred(team: Stack) -> None:
