@@ -39,6 +39,7 @@ def planned(plan: DeploymentPlan) -> Facts:
         assert isinstance(balance, dict)
         balance[backend.name.partition(".")[2]] = backend.algorithm
         service = plan.service(backend.service)
+        found[backend.service]["bulkhead"] = backend.connections
         found[backend.service] |= {"slots": service.max_replicas, "port": service.port}
         found[backend.service] |= {"sticky": service.sticky_header, "routes": sorted(service.routes)}
         if service.health.kind in WEB:
@@ -88,7 +89,7 @@ def composed(files: Mapping[str, str]) -> Facts:
             before = found.get(name)
             count = facts.pop("replicas")
             assert before is None or {**before, "replicas": None} == {**facts, "replicas": None}, name
-            found[name] = {**facts, "replicas": count + before["replicas"] if before else count}  # type: ignore[operator]
+            found[name] = {**facts, "replicas": count + before["replicas"] if before else count}
     found[""] = {"cache_bytes": int(_directives(files["config/cache.conf"])["maxmemory"])}
     if (prometheus := manifest["services"].get("prometheus")) is not None:
         kept = next(word for word in prometheus["command"] if "retention" in word)
@@ -295,7 +296,9 @@ def _backend(lines: list[list[str]]) -> Iterator[tuple[str, object]]:
     words = [word for line in lines for word in line]
     template = next(line for line in lines if line[0] == "server-template")
     yield from {"slots": int(template[2]), "port": int(template[3].rpartition(":")[2])}.items()
-    yield "rise", int(words[words.index("rise") + 1])
+    yield from {
+        name: int(words[words.index(word) + 1]) for name, word in (("rise", "rise"), ("bulkhead", "maxconn"))
+    }.items()
     if "uri" in words:
         # a range of them is not the one that was asked for, unless that is the ordinary one
         exact = words[words.index("status") + 1] if "status" in words else "200"

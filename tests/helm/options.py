@@ -85,7 +85,7 @@ PARAMETERS: Mapping[str, Sequence[Sequence[str]]] = {
 # what no pair of parameters shows, or not every tier has: a tier, and more values that it takes
 MORE: Sequence[tuple[str, Sequence[str]]] = (
     *((tier, ()) for tier in ("single-user", "team", "department", "enterprise")),
-    ("team", ("services.agents.routing.prefixes={/,/api}",)),
+    ("team", ("services.agents.routing.prefixes={/,/api}", "services.agents.routing.connections=0")),
     ("team", ("services.loadbalancer.enabled=false", "services.pooler.enabled=false", "services.database.enabled=false")),
     ("team", ("services.pooler.enabled=false",)),
     # Helm's way to take a part of the values away

@@ -91,7 +91,8 @@ def test_what_breaks_a_promise_is_refused(
 def test_checkov_has_nothing_to_say_that_is_not_explained(folders: dict[str, Path], tmp_path: Path) -> None:
     """Of any tier as it comes, each alone; and where options are set, nothing but what an explained option asks for."""
     found: set[str] = set()
-    for name, sets in {**{tier: [(tier, [])] for tier in TIERS}, "options": SETS}.items():
+    batches: dict[str, list[tuple[str, list[str]]]] = {tier: [(tier, [])] for tier in TIERS}
+    for name, sets in {**batches, "options": SETS}.items():
         (tmp_path / name).mkdir()
         for number, (tier, options) in enumerate(sets):
             (tmp_path / name / f"{number}.yaml").write_text(yaml.safe_dump_all(manifests(folders[tier], *options)))

@@ -120,7 +120,10 @@ def _service(plan: DeploymentPlan, service: PlanService) -> Service:
         env=_environment(plan, service),
         platform=platform(service),
         routing=Routing(
-            prefixes=list(service.routes), one_writer=service.one_writer, sticky_header=service.sticky_header or ""
+            prefixes=list(service.routes),
+            one_writer=service.one_writer,
+            sticky_header=service.sticky_header or "",
+            connections=proxy.bulkhead(plan, service) if service.routes else 0,
         ),
         storage=_storage(service),
         metrics=_metrics(service),
