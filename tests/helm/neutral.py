@@ -43,7 +43,7 @@ def planned(plan: DeploymentPlan) -> Facts:
         found[backend.service] |= {"slots": service.max_replicas, "port": service.port}
         found[backend.service] |= {"sticky": service.sticky_header, "routes": sorted(service.routes)}
         if service.health.kind in WEB:
-            found[backend.service] |= {"path": service.health.path, "status": str(service.health.status)}
+            found[backend.service]["path"] = service.health.path
     found["loadbalancer"] |= {"log": balancer.log_level, "threads": balancer.threads, "port": balancer.port}
     found["loadbalancer"] |= {"compress": balancer.compress_from}
     found["loadbalancer"]["pools"] = sorted((pool.header, pool.value, pool.backend) for pool in balancer.pools)
@@ -76,6 +76,8 @@ def _planned(plan: DeploymentPlan, service: Service) -> dict[str, object]:
         return facts
     own = {name: value for name, value in given.items() if name in service.env or name in SWITCHES}
     places = sorted(endpoints(plan).keys() & given.keys() - own.keys())
+    if health.kind in WEB and service.name != "loadbalancer":
+        facts["status"] = str(health.status)
     return {**facts, "command": list(service.command), "env": own, "endpoints": places}
 
 
@@ -122,6 +124,8 @@ def _composed(name: str, item: dict[str, Any]) -> dict[str, Any]:
         return facts
     given = {key: str(value).replace("$$", "$") for key, value in item.get("environment", {}).items()}
     command = [word.replace("$$", "$") for word in item.get("command") or ()]
+    if check is not None and check["test"][-3].startswith(("http://", "/")):
+        facts["status"] = check["test"][-2]  # a program that is given where, what to hear, and how long
     return {**facts, "command": command, **_variables(given)}
 
 
@@ -178,6 +182,8 @@ def _workload(name: str, spec: dict[str, Any]) -> dict[str, object]:
     if name in STORES:
         return facts
     given = {item["name"]: item["value"] for item in container.get("env", ())}
+    if name != "loadbalancer" and "httpGet" in container.get("readinessProbe", {}):
+        facts["status"] = "200"  # and all from there to 399
     return {**facts, "command": container.get("args", []), **_variables(given)}
 
 

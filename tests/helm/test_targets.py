@@ -113,10 +113,12 @@ def test_a_fact_that_one_target_has_otherwise_is_noticed_and_so_is_a_line_too_ma
         require_listed(plan, composed(files), [line for line in lines if line.field != "storage"])
 
 
+# what a profile may hold: it is UTF-8, and refused where it holds a null character
+TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 SERVICES = st.builds(
     ServiceOverride,
     command=st.none() | st.lists(st.text("ab $'\"{}:#", max_size=8), max_size=3),
-    env=st.none() | st.dictionaries(st.sampled_from(["A", "NODE_OPTIONS", "CFN_LOG_LEVEL"]), st.text(max_size=8)),
+    env=st.none() | st.dictionaries(st.sampled_from(["A", "NODE_OPTIONS", "CFN_LOG_LEVEL"]), TEXTS),
     stop_grace=st.none() | st.sampled_from(["1s", "2500ms", "2m"]),
     sticky_header=st.none() | st.just("X-Session"),
     port=st.none() | st.integers(1024, 65_535),
