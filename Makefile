@@ -37,7 +37,7 @@ check: .venv/installed
 	$(BIN)/coverage report
 
 golden: .venv/installed
-	CFSCALE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/render tests/test_doc_outputs.py
+	CFSCALE_UPDATE_GOLDEN=1 $(BIN)/python -m pytest -q tests/render tests/helm/test_chart.py tests/test_doc_outputs.py
 
 fmt: .venv/installed
 	$(BIN)/ruff format
@@ -52,3 +52,4 @@ bench: .venv/installed
 	$(BIN)/python bench/cgroups.py
 	$(BIN)/python bench/tick.py
 	$(BIN)/python bench/probe.py
+	$(BIN)/python bench/helm.py

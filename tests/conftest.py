@@ -62,6 +62,16 @@ def engine_problem() -> str | None:
     return None
 
 
+def pytest_report_header() -> list[str]:
+    """What this run shows of Kubernetes, and what it cannot."""
+    chart = tools_problem() or "rendered by helm 3 and 4, against the schemas of four versions"
+    cluster = "not in this run: set CFSCALE_FULL=1"
+    if os.environ.get("CFSCALE_FULL"):
+        seen = "an API server with controllers and scheduler, and no kubelet: no container starts, no operator acts"
+        cluster = cluster_problem() or seen
+    return [f"chart: {chart}", f"cluster: {cluster}"]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if (item.get_closest_marker("cluster") or item.get_closest_marker("matrix")) and not os.environ.get("CFSCALE_FULL"):
         pytest.skip("not part of every run: set CFSCALE_FULL=1, or run .ci/run --full")

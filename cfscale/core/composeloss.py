@@ -3,17 +3,55 @@
 The model survives where it can; where it cannot, the loss has a line here, told to every plan that it concerns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cfscale.core.losses import Loss
-from cfscale.core.plan import DeploymentPlan
+from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 
 TARGET = "compose"
 
 
 def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     """The losses that concern this plan."""
-    return tuple(loss for concerns, loss in _LOSSES if concerns(plan))
+    return (*(loss for concerns, loss in _LOSSES if concerns(plan)), *_of_services(plan))
+
+
+def _of_services(plan: DeploymentPlan) -> Iterator[Loss]:
+    """What no key of a service carries."""
+    for touched, field, *words in _FIELDS:
+        if names := tuple(service.name for service in plan.services if touched(plan, service)):
+            yield Loss(TARGET, names, field, *words)
+
+
+def _settled(plan: DeploymentPlan, service: Service) -> bool:
+    """Whether one good answer is enough: the engine asks alone, and knows no second one."""
+    balanced = bool(service.routes) and plan.find("loadbalancer") is not None
+    return service.health.rise > 1 and service.health.kind is not HealthKind.NONE and not balanced
+
+
+_FIELDS: tuple[tuple[Callable[[DeploymentPlan, Service], bool], str, str, str, str], ...] = (
+    (
+        lambda _, service: service.storage_bytes > 0,
+        "storage",
+        "the plan's",
+        "a volume grows until its disk is full",
+        "a local volume has no size: watch the disk; helm claims what the plan says",
+    ),
+    (
+        _settled,
+        "health.rise",
+        "several good answers",
+        "the first makes it healthy",
+        "the engine counts bad answers only; 'cfscale probe' counts both",
+    ),
+    (
+        lambda _, service: bool(service.health.json),
+        "health.json",
+        "what the answer's body says",
+        "its status alone",
+        "neither engine nor balancer reads it; 'cfscale probe' does",
+    ),
+)
 
 
 def _loss(what: str, carried: str, why: str) -> Loss:
@@ -111,6 +149,14 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
             "a queue whose primary died and never came back before everything was stopped",
             "the next start may take the older copy for the newer",
             "start it again before 'cfscale down'; an operator in helm keeps the role outside",
+        ),
+    ),
+    (
+        lambda plan: plan.find("loadbalancer") is None,
+        _loss(
+            "metrics and their retention",
+            "nothing collects any",
+            "add the load balancer to the services of the profile, or collect them with a Prometheus of your own",
         ),
     ),
     (

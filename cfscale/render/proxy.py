@@ -181,8 +181,14 @@ def _backends(plan: DeploymentPlan, service: Service) -> Iterator[Backend]:
             yield _backend(plan, service, f".{kind}", algorithm)
 
 
+def bulkhead(plan: DeploymentPlan, service: Service) -> int:
+    """Connections of one replica: no service takes those of another, no replica those of the others."""
+    routed = sum(bool(other.routes) for other in plan.services)
+    return max(1, plan.settings.limits.connections // max(1, routed) // service.min_replicas)
+
+
 def _backend(plan: DeploymentPlan, service: Service, suffix: str, algorithm: str) -> Backend:
-    health, routed = service.health, sum(bool(other.routes) for other in plan.services)
+    health = service.health
     web = health.kind in {HealthKind.HTTP, HealthKind.JSONRPC}
     return Backend(
         name=f"{service.name}{suffix}",
@@ -198,8 +204,7 @@ def _backend(plan: DeploymentPlan, service: Service, suffix: str, algorithm: str
         fast_interval=_milliseconds(min(1.0, health.interval_seconds)),
         fall=health.fall,
         rise=health.rise,
-        # a bulkhead: no service takes the connections of another, no replica those of the others
-        connections=max(1, plan.settings.limits.connections // routed // service.min_replicas),
+        connections=bulkhead(plan, service),
         sticky_header=service.sticky_header,
         sticky_for=_milliseconds(plan.settings.session_timeout_seconds),
         weighed=suffix == f".{SPAWN}",

@@ -5,9 +5,15 @@ from msgspec.structs import replace
 
 from cfscale.core.composeloss import TARGET, losses
 from cfscale.core.plan import DeploymentPlan
-from tests.render.sized import TIERS, sized
+from tests.render.sized import TIERS, altered, sized
 
-ALWAYS = {"batches of ten messages", "weights by free resources", "an update that is rolled back"}
+ALWAYS = {
+    "batches of ten messages",
+    "weights by free resources",
+    "an update that is rolled back",
+    "storage",
+    "health.rise",
+}
 COPIES = {
     "machines of their own",
     "backups of the database",
@@ -15,7 +21,7 @@ COPIES = {
     "a queue whose primary died and never came back before everything was stopped",
 }
 EXPECTED = {
-    "single-user": ALWAYS,
+    "single-user": ALWAYS | {"metrics and their retention"},
     "team": ALWAYS | COPIES,
     "department": ALWAYS | COPIES | {"sharding of the database", "failover across regions"},
     "enterprise": ALWAYS
@@ -52,6 +58,21 @@ def test_failover_across_regions_is_lost_where_it_is_promised_only() -> None:
         promised = replace(plan, settings=replace(plan.settings, failover=promise))
 
         assert lost(promised) - lost(plan) == {"failover across regions"}
+
+
+def test_what_an_answer_s_body_says_is_lost_for_the_service_that_is_asked_for_it() -> None:
+    plan = sized("team")
+    health = replace(plan.service("agents").health, json={"ok": "true"})
+    asked = altered(plan, "agents", health=health)
+
+    assert [loss.services for loss in losses(asked) if loss.field == "health.json"] == [("agents",)]
+
+
+def test_one_good_answer_is_enough_where_the_balancer_does_not_ask_too() -> None:
+    plan = sized("team")
+    (settled,) = (loss.services for loss in losses(plan) if loss.field == "health.rise")
+
+    assert set(settled) == {service.name for service in plan.services} - {"agents", "coordinator"}
 
 
 def test_a_part_that_is_not_there_loses_nothing() -> None:

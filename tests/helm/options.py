@@ -82,6 +82,28 @@ PARAMETERS: Mapping[str, Sequence[Sequence[str]]] = {
 }  # fmt: skip
 
 
+# what no pair of parameters shows, or not every tier has: a tier, and more values that it takes
+MORE: Sequence[tuple[str, Sequence[str]]] = (
+    *((tier, ()) for tier in ("single-user", "team", "department", "enterprise")),
+    ("team", ("services.agents.routing.prefixes={/,/api}", "services.agents.routing.connections=0")),
+    ("team", ("services.loadbalancer.enabled=false", "services.pooler.enabled=false", "services.database.enabled=false")),
+    ("team", ("services.pooler.enabled=false",)),
+    # Helm's way to take a part of the values away
+    ("team", ("services.cache=null", "services.pooler=null")),
+    ("team", ("database.readPool=false", "monitoring.prometheus.enabled=true")),
+    ("team", ("database.maxConnections=0", "database.synchronous=0", "plan.cells=2")),
+    ("team", ("services.database.nodeSelector.disk=ssd", "services.database.tolerations[0].key=database",
+              "services.database.priorityClassName=high", "services.pooler.priorityClassName=high")),
+    ("department", ("services.memory.enabled=false", "services.cache.enabled=false", "services.queue.enabled=false")),
+    ("department", ("services.memory.replicas=1",)),
+)  # fmt: skip
+# what the chart refuses, with a word of its reason
+REFUSED: Sequence[tuple[str, Sequence[str], str]] = (
+    ("team", ("exposure.ingress.enabled=true", "sso.required=true"), "promises single sign-on"),
+    ("team", ("exposure.ingress.enabled=true", "security.requireEncryption=true"), "promises encryption in transit"),
+)
+
+
 def rows() -> Iterator[dict[str, Sequence[str]]]:
     """As few combinations as a greedy search finds that hold every pair of two parameters' values."""
     names = list(PARAMETERS)
@@ -108,4 +130,9 @@ def _gain(left: set[tuple[str, int, str, int]], row: Mapping[str, int], name: st
 
 def flags(row: Mapping[str, Sequence[str]]) -> list[str]:
     """What helm is given for a combination; the tier is the chart's."""
-    return [word for name, sets in row.items() if name != "tier" for one in sets for word in ("--set", one)]
+    return assigned([one for name, sets in row.items() if name != "tier" for one in sets])
+
+
+def assigned(values: Sequence[str]) -> list[str]:
+    """Values as flags of helm."""
+    return [word for value in values for word in ("--set", value)]

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+import cfscale
 from tests.helm.lab import MINORS, PLANS, TIERS, chart, helm, manifests, problems
+from tests.render.golden import assert_golden
 
 pytestmark = pytest.mark.helm
 
@@ -13,6 +15,28 @@ pytestmark = pytest.mark.helm
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The chart of a tier."""
     return chart(tmp_path_factory.mktemp(request.param), PLANS[request.param])
+
+
+# of the largest tier what the smallest has not; of that everything
+GOLDEN = {
+    "single-user": (),
+    "enterprise": ("autoscaling", "configs", "database", "disruption", "memory-cluster"),
+}
+
+
+@pytest.mark.parametrize("tier", GOLDEN)
+def test_a_tier_gives_the_objects_that_it_gave(tier: str, tmp_path: Path) -> None:
+    """As helm writes them, a file for each template."""
+    options = ("--namespace", "agents", "--kube-version", "1.36.0", "--set=database.backup.destinationPath=s3://acme")
+    done = helm(4, "template", "acme", str(chart(tmp_path, PLANS[tier])), *options)
+    files: dict[str, str] = {}
+    for document in done.stdout.replace(cfscale.__version__, "VERSION").split("---\n")[1:]:
+        head, _, text = document.partition("\n")
+        name = head.removeprefix("# Source: cfscale/templates/")
+        files[name] = files.get(name, "") + f"---\n{text.rstrip()}\n"
+    kept = {name: text for name, text in files.items() if not GOLDEN[tier] or Path(name).stem in GOLDEN[tier]}
+
+    assert_golden(f"helm/{tier}/manifests", kept)
 
 
 @pytest.mark.parametrize("major", [3, 4])

@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
+from cfscale.core.plan import DeploymentPlan, Service
+from cfscale.render.helm.fill import carried, copies
 from tests.conftest import Result
 from tests.helm.cluster import Lab, control_plane
 from tests.helm.lab import HOME, PLANS, TIERS, chart
@@ -36,6 +38,7 @@ METRICS = {
         ],
     },
 }
+OWN = Path("own.yaml")  # values of the operator's own, over those of the plan
 PROFILE = """
 name: acme
 users: 4
@@ -48,8 +51,7 @@ scaling:
 """
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(Struct, frozen=True):
     """The lab, and what helm said of it before there were operators."""
 
     lab: Lab
@@ -83,13 +85,43 @@ def test_a_tier_installs_where_only_restricted_pods_are_let_in(
     done = lab.helm(major, "install", "acme", str(folder), *where, "--wait", "--timeout", "150s")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr  # the server warns of pods that are not restricted, and of unknown fields
-    again = lab.helm(major, "upgrade", "acme", str(folder), *where, "--wait", "--timeout", "150s")
+    running, wanted = counts(lab, namespace), workloads(PLANS[tier])
+    assert running.keys() == wanted.keys()
+    assert {name: count for name, count in running.items() if not wanted[name].scaled} == {
+        name: copies(service)[0] for name, service in wanted.items() if not service.scaled
+    }
+    assert 1 <= running["agents"] <= wanted["agents"].max_replicas
+    assert lab.helm(major, "test", "acme", *where, "--timeout", "60s").returncode == 0
+
+    changed = ("--set", "availability.minReadySeconds=1", "--set", "commonLabels.team=a")
+    again = lab.helm(major, "upgrade", "acme", str(folder), *where, *changed, "--wait", "--timeout", "150s")
     assert again.returncode == 0, again.stderr
+    assert "Warning" not in again.stderr
+    items = json.loads(lab.kubectl("get", "deployments,statefulsets", *where, "-o", "json"))["items"]
+    assert {(item["spec"]["minReadySeconds"], item["metadata"]["labels"]["team"]) for item in items} == {(1, "a")}
+
     gone = lab.helm(major, "uninstall", "acme", *where, "--wait", "--timeout", "150s")
     assert gone.returncode == 0, gone.stderr
 
     kept = json.loads(lab.kubectl("get", "pvc", *where, "-o", "json"))["items"]
     assert {claim["status"]["phase"] for claim in kept} == {"Bound"}
+    # pods have their time to end
+    lab.kubectl("wait", "--for=delete", "pods", "--all", *where, "--timeout=50s")
+    left = lab.kubectl("get", "all,ingress,networkpolicy,configmap,cluster,pooler,scaledobject", *where, "-o", "name")
+    assert left.split() == ["configmap/kube-root-ca.crt"]
+
+
+def counts(lab: Lab, namespace: str) -> dict[str, int]:
+    """Ready replicas of every workload, as its controller counts them."""
+    found = json.loads(lab.kubectl("get", "deployments,statefulsets", f"--namespace={namespace}", "-o", "json"))
+    names = {item["metadata"]["name"].removeprefix("acme-cfscale-"): item for item in found["items"]}
+    return {name: item["status"].get("readyReplicas", 0) for name, item in names.items()}
+
+
+def workloads(plan: DeploymentPlan) -> dict[str, Service]:
+    """What the chart starts of a plan, without what operators run: they are not there."""
+    kept = [service for service in plan.services if carried(service) and service.name not in ("database", "pooler")]
+    return {service.name: service for service in kept}
 
 
 @pytest.fixture
@@ -105,6 +137,7 @@ def deployed(
     lab.kubectl("apply", "-f", "-", text=json.dumps(METRICS))
     lab.kubectl("wait", "--for=condition=Established", "crd/pods.metrics.k8s.io", "--timeout=30s")
     (tmp_path / "acme.yaml").write_text(PROFILE)
+    monkeypatch.setenv("CFSCALE_HELM_VALUES", str(tmp_path / OWN))
     yield lambda *words: cfscale(*words, "acme.yaml", "--engine", "kubernetes")
     lab.helm(4, "uninstall", "acme", "--ignore-not-found", "--wait")
 
@@ -131,26 +164,27 @@ def decision(result: Result) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.parametrize(("engine", "owner"), [("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")])
 def test_a_count_that_an_autoscaler_of_the_cluster_owns_is_left_to_it(
-    cluster: Cluster, deployed: Callable[..., Result]
+    engine: str, owner: str, cluster: Cluster, deployed: Callable[..., Result]
 ) -> None:
+    OWN.write_text(f"autoscaling: {{engine: {engine}}}\n")
     up = deployed("up")
     assert up.code == 0, up.stderr
 
     refused = deployed("scale", "--apply")
     assert refused.code == 1
-    assert "scaled by the cluster's HorizontalPodAutoscaler acme-cfscale-agents" in refused.stderr
+    assert f"scaled by the cluster's {owner} acme-cfscale-agents" in refused.stderr
     assert deployed("status").code == 0
     assert deployed("down").code == 0
     assert pods(cluster.lab) == {}
 
 
 def test_cfscale_grows_and_shrinks_by_the_scale_subresource_and_chooses_who_goes(
-    cluster: Cluster, deployed: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Cluster, deployed: Callable[..., Result]
 ) -> None:
     lab = cluster.lab
-    (tmp_path / "own.yaml").write_text("autoscaling: {engine: none}\n")
-    monkeypatch.setenv("CFSCALE_HELM_VALUES", str(tmp_path / "own.yaml"))
+    OWN.write_text("autoscaling: {engine: none}\n")
     up = deployed("up")
     assert up.code == 0, up.stderr
     before = pods(lab)

@@ -35,7 +35,11 @@ def config(objects: list[dict[str, Any]], name: str, folder: Path) -> Path:
 @pytest.mark.parametrize("tier", ["team", "department", "enterprise"])
 @pytest.mark.parametrize(
     "options",
-    [(), ("--set", "balancing.audit=true"), ("--set-json", 'services.agents.routing.stickyHeader="X-Session"')],
+    [
+        (),
+        ("--set", "balancing.audit=true", "--set", "services.agents.routing.prefixes={/,/api}"),
+        ("--set-json", 'services.agents.routing.stickyHeader="X-Session"'),
+    ],
 )
 def test_haproxy_accepts_its_configuration(tier: str, options: tuple[str, ...], tmp_path: Path) -> None:
     objects = manifests(chart(tmp_path / "chart", PLANS[tier]), *options)

@@ -5,12 +5,17 @@ import json
 import pytest
 import yaml
 
+import cfscale
 from cfscale.adapters.assets import load_templates
+from cfscale.core import composeloss
 from cfscale.errors import ActionError
 from cfscale.render.helm import check, losses, render
 from cfscale.render.helm.fill import quantity, retention, schedule
 from cfscale.render.helm.package import packaged
 from tests.helm.lab import PLANS, TIERS
+from tests.render.golden import assert_golden
+
+QUEUE = "a queue whose primary died and never came back before everything was stopped"
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -22,6 +27,15 @@ def test_the_values_say_what_the_plan_says_and_a_changed_one_does_not(tier: str)
     values["services"]["agents"]["replicas"] += 1
     with pytest.raises(ActionError, match=r"services\.agents: replicas differs"):
         check.compare(PLANS[tier], yaml.safe_dump(values, sort_keys=False))
+
+
+@pytest.mark.parametrize("tier", ["single-user", "enterprise"])
+def test_a_tier_renders_as_it_did(tier: str) -> None:
+    """What is not static; the schema, the table of values and the values of the tiers follow from the same model."""
+    files = render(PLANS[tier], load_templates(), {})
+    own = {path: files[path].replace(cfscale.__version__, "VERSION") for path in ("Chart.yaml", "values.yaml")}
+
+    assert_golden(f"helm/{tier}/chart", own)
 
 
 def test_a_package_depends_on_its_files_alone() -> None:
@@ -50,3 +64,7 @@ def test_what_is_not_carried_is_listed() -> None:
     fields = {loss.field for loss in losses(PLANS["enterprise"])}
 
     assert {"cpu_limit", "publish", "scaling"} <= fields
+    # what no target here does is a loss of the chart as of the others, unless it does it
+    everywhere = {loss.field for loss in composeloss.losses(PLANS["enterprise"]) if not loss.services}
+    done = {"machines of their own", "votes of etcd and Sentinel", "an update that is rolled back"}
+    assert everywhere - fields == {*done, QUEUE}

@@ -13,6 +13,7 @@ _TIMEOUT_SECONDS = 10.0
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 _NOT_FOUND, _FORBIDDEN = 404, 403
 _INSTANCE, _COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
+_SMALL = {"n": 1e-9, "u": 1e-6}
 T = TypeVar("T")
 
 
@@ -23,6 +24,7 @@ class Cluster:
         try:
             import lightkube
             from httpx2 import Timeout
+            from yaml import YAMLError
         except ImportError as exc:
             raise UnavailableError(
                 "engine kubernetes needs a client library: pip install 'cfscale[kubernetes]'"
@@ -31,6 +33,8 @@ class Cluster:
             config = lightkube.KubeConfig.from_env().get()
         except lightkube.ConfigError as exc:
             raise UnavailableError(f"no cluster: {exc}; set KUBECONFIG, or choose a context with kubectl") from exc
+        except (YAMLError, LookupError, TypeError, AttributeError, ValueError) as exc:
+            raise UnavailableError("no cluster: the kubeconfig cannot be read; look at it with kubectl") from exc
         if config is None:
             raise UnavailableError("no cluster: the kubeconfig has no current context; choose one with kubectl")
         # its overloads tell kinds apart that are chosen here at run time
@@ -224,6 +228,9 @@ def _amount(text: str) -> float:
     """A quantity as the API writes it: ``250m``, ``1Gi``, ``12345678n``."""
     from lightkube.utils.quantity import parse_quantity
 
+    # metrics-server writes CPU in billionths, which lightkube does not know
+    if (unit := _SMALL.get(text[-1:])) is not None:
+        return float(text[:-1]) * unit
     return float(parse_quantity(text) or 0)
 
 

@@ -32,7 +32,7 @@ from cfscale.render.helm.values import (
 from cfscale.render.platform import endpoints
 
 # what a start may take is asked this often, whatever the service
-_STARTUP_PERIOD_SECONDS = 2
+STARTUP_PERIOD_SECONDS = 2
 _LIVENESS_FACTOR = 2
 _BALANCER_METRICS = 8404
 _DATABASE_METRICS = 9187
@@ -120,7 +120,10 @@ def _service(plan: DeploymentPlan, service: PlanService) -> Service:
         env=_environment(plan, service),
         platform=platform(service),
         routing=Routing(
-            prefixes=list(service.routes), one_writer=service.one_writer, sticky_header=service.sticky_header or ""
+            prefixes=list(service.routes),
+            one_writer=service.one_writer,
+            sticky_header=service.sticky_header or "",
+            connections=proxy.bulkhead(plan, service) if service.routes else 0,
         ),
         storage=_storage(service),
         metrics=_metrics(service),
@@ -150,7 +153,7 @@ def _health(service: PlanService) -> Health:
         rise=health.rise,
         fall=health.fall,
         liveness_failures=_LIVENESS_FACTOR * health.fall,
-        startup_failures=max(1, ceil(health.start_period_seconds / _STARTUP_PERIOD_SECONDS)) + health.fall,
+        startup_failures=ceil(health.start_period_seconds / STARTUP_PERIOD_SECONDS) + health.fall,
     )
 
 

@@ -2,16 +2,19 @@
 
 from collections.abc import Iterator
 
+from cfscale.core.graph import platform
 from cfscale.core.losses import Loss
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
-from cfscale.render.helm.fill import carried, values_of
+from cfscale.render.helm import promised
+from cfscale.render.helm.fill import STARTUP_PERIOD_SECONDS, carried, values_of
 
 _OK = 200
+_OPERATED = ("database", "pooler")
 
 
 def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     """Empty where everything is carried as planned."""
-    return (*_sizes(plan), *_health(plan), *_operators(plan), *_scaling(plan))
+    return (*_sizes(plan), *_health(plan), *_operators(plan), *_scaling(plan), *promised.losses(plan))
 
 
 def _loss(services: tuple[str, ...], field: str, planned: str, carried: str, why: str) -> Iterator[Loss]:
@@ -20,9 +23,10 @@ def _loss(services: tuple[str, ...], field: str, planned: str, carried: str, why
 
 
 def _sizes(plan: DeploymentPlan) -> Iterator[Loss]:
-    capped = tuple(s.name for s in plan.services if s.cpu_limit_millicores is not None)
-    raised = tuple(s.name for s in plan.services if s.memory_request_bytes < (s.memory_limit_bytes or 0))
-    published = tuple(s.name for s in plan.services if s.publish is not None)
+    services = tuple(service for service in plan.services if carried(service))
+    capped = tuple(s.name for s in services if s.cpu_limit_millicores is not None)
+    raised = tuple(s.name for s in services if s.memory_request_bytes < (s.memory_limit_bytes or 0))
+    published = tuple(s.name for s in services if s.publish is not None)
     yield from _loss(
         capped,
         "cpu_limit",
@@ -43,16 +47,25 @@ def _sizes(plan: DeploymentPlan) -> Iterator[Loss]:
 
 
 def _health(plan: DeploymentPlan) -> Iterator[Loss]:
-    exact = tuple(s.name for s in plan.services if _asks_more(s))
-    parts = tuple(s.name for s in plan.services if _has_parts(s))
+    services = tuple(service for service in plan.services if carried(service))
+    exact = tuple(s.name for s in services if _asks_more(s))
+    parts = tuple(s.name for s in services if _has_parts(s))
+    operated = tuple(s.name for s in services if s.name in _OPERATED)
+    yield from _loss(operated, "health", "the plan's question", "the operator's own", "it promotes by what it hears")
     yield from _loss(
         exact,
-        "health",
+        "health.status, health.json",
         "an exact status or body",
         "any status from 200 to 399",
         "kubelets ask no more; cfscale probe does",
     )
-    yield from _loss(parts, "health, stop_grace", "parts of a second", "rounded up", "Kubernetes knows whole seconds")
+    yield from _loss(
+        parts,
+        "health, stop_grace",
+        "to the millisecond",
+        "rounded up",
+        "Kubernetes knows whole seconds, and a start is asked about every other one",
+    )
 
 
 def _asks_more(service: Service) -> bool:
@@ -62,9 +75,8 @@ def _asks_more(service: Service) -> bool:
 
 def _has_parts(service: Service) -> bool:
     health = service.health
-    return any(
-        value != int(value) for value in (health.interval_seconds, health.timeout_seconds, service.stop_grace_seconds)
-    )
+    whole = (health.interval_seconds, health.timeout_seconds, service.stop_grace_seconds)
+    return any(value != int(value) for value in whole) or health.start_period_seconds % STARTUP_PERIOD_SECONDS != 0
 
 
 def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
@@ -89,13 +101,14 @@ def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
         yield from _loss(
             ("database",), "image", "the plan's", "CloudNativePG's", "the operator promotes and repairs its own"
         )
-    if {"database", "pooler"} <= names and plan.service("database").replicas > 1:
+    if {"database", "pooler"} <= names:
+        several = plan.service("database").replicas > 1
         yield from _loss(
-            ("pooler",),
-            "reads",
+            tuple(service.name for service in plan.services if platform(service)),
+            "reads of the database",
             "by the name app_ro",
-            "by the host NAME-pooler-read",
-            "the operator has a pool for each",
+            "by the host NAME-pooler-read" if several else "where writes go",
+            "the operator has a pool for each" if several else "there is one instance, and one pool",
         )
     if "pooler" in names:
         yield from _loss(
@@ -106,6 +119,13 @@ def _operators(plan: DeploymentPlan) -> Iterator[Loss]:
 def _scaling(plan: DeploymentPlan) -> Iterator[Loss]:
     scaled = tuple(service.name for service in plan.services if service.scaled)
     engine = values_of(plan).autoscaling.engine
+    yield from _loss(
+        scaled,
+        "replicas",
+        "those of the plan at once",
+        "the autoscaler's, from minReplicas up",
+        "a count that two set goes to and fro",
+    )
     if engine == "hpa":
         yield from _loss(
             scaled,

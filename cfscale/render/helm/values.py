@@ -102,6 +102,9 @@ class Routing(Model, frozen=True, kw_only=True):
         bool, Meta(description="All requests go to one replica, and to another once that one is down.")
     ] = False
     sticky_header: Annotated[str, Meta(description="Header that keeps a session on its replica.")] = ""
+    connections: Annotated[
+        Natural, Meta(description="Connections that a replica gets at a time, so that it takes none of others; 0: any.")
+    ] = 0
 
 
 class Service(Model, frozen=True, kw_only=True):

@@ -145,7 +145,7 @@ backend {{ $name }}{{ with $kind }}.{{ . }}{{ end }}
     {{- end }}
     # a replica that answers with errors ten times running is taken out until its checks pass again; a new one is used once
     # it has passed its first
-    default-server check init-state down inter {{ $it.health.periodSeconds }}s fastinter 1s downinter 1s fall {{ $it.health.fall }} rise {{ $it.health.rise }} observe layer7 error-limit 10 on-error mark-down{{ if not (has $spread (list "one" "hash")) }} slowstart 10s{{ end }}
+    default-server check init-state down inter {{ $it.health.periodSeconds }}s fastinter 1s downinter 1s fall {{ $it.health.fall }} rise {{ $it.health.rise }}{{ with $it.routing.connections }} maxconn {{ int64 . }}{{ end }} observe layer7 error-limit 10 on-error mark-down{{ if not (has $spread (list "one" "hash")) }} slowstart 10s{{ end }}
     server-template {{ $name }} {{ max 1 (int $it.maxReplicas) (int $it.replicas) }} {{ include "cfscale.fullname" $root }}-{{ $name }}-pods.{{ $root.Release.Namespace }}.svc.{{ $root.Values.clusterDomain }}:{{ $it.port }} resolvers cluster resolve-prefer ipv4 init-addr none{{ if has $spread (list "one" "hash") }} hash-key addr{{ end }}
 {{- end }}
 {{- end }}
