@@ -4,7 +4,7 @@ It satisfies the Protocols of the scaler, so that tests assert that the loop set
 """
 # ruff: noqa: ARG002 - a fake needs the parameters of its Protocol, not all of their values
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -261,8 +261,8 @@ class FakeMemory:
             raise ActionError("state: no space left on device")
         self.stored_loads = dict(loads)
 
-    def pause_of(self, service: str) -> Pause:
-        return self.pause
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        return dict.fromkeys(services, self.pause)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ an empty one. Folder mode 0700, files 0600.
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -97,15 +97,16 @@ class State:
 
     def pause_of(self, service: str) -> Pause:
         """What is paused for one service, whether by its own name or for all."""
+        return self.pauses_of((service,))[service]
+
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        """What is paused, for each of these services."""
         pauses = self._current_pauses()
-        found = [pauses[name] for name in (service, ALL_SERVICES) if name in pauses]
-        return Pause(
-            max((pause.scale_in_until for pause in found), default=0.0),
-            max((pause.scale_out_until for pause in found), default=0.0),
-        )
+        everywhere = pauses.get(ALL_SERVICES, Pause())
+        return {name: _either(pauses[name], everywhere) if name in pauses else everywhere for name in services}
 
     def _current_pauses(self) -> Mapping[str, Pause]:
-        """The pauses, read again only where their file is another one: they are asked for once a service and tick."""
+        """The pauses, read again only where their file is another one: they are asked for with every tick."""
         try:
             stat = (self.folder / "pauses.json").stat()
         except OSError:
@@ -133,7 +134,7 @@ class State:
 
     def remember(self, histories: Mapping[str, History]) -> None:
         """Store what the scaler remembers."""
-        self._write("scaling.json", _Histories(STATE_SCHEMA, dict(histories)))
+        self._write("scaling.json", _Histories(STATE_SCHEMA, dict(histories)), indented=False)
 
     def loads(self) -> Mapping[str, Loads]:
         """The loads by the minute that forecasts are made of, by service."""
@@ -178,6 +179,14 @@ class State:
             yield
         finally:
             os.close(folder)
+
+
+def _either(one: Pause, other: Pause) -> Pause:
+    """What either of two pauses stops."""
+    return Pause(
+        max(one.scale_in_until, other.scale_in_until),
+        max(one.scale_out_until, other.scale_out_until),
+    )
 
 
 def _replace(path: Path, text: bytes) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfscale.cli import console
-from cfscale.core.decision import Decision, timestamp
+from cfscale.core.decision import Decision, identity, timestamp
 
 if TYPE_CHECKING:
     from contextvars import ContextVar
@@ -38,7 +38,7 @@ class LogFormat(StrEnum):
 class JsonHandler(Handler):
     """Writes each record as one line."""
 
-    def __init__(self, deployment: str, correlation: "ContextVar[str]") -> None:
+    def __init__(self, deployment: str, correlation: "ContextVar[Decision | None]") -> None:
         super().__init__()
         self._correlation = correlation
         self._who = {
@@ -50,7 +50,9 @@ class JsonHandler(Handler):
     def emit(self, record: LogRecord) -> None:
         """Write one record; a stream that is gone is no reason to stop scaling."""
         head = {"time": timestamp(record.created), "level": record.levelname.lower()}
-        said = {"correlation_id": self._correlation.get(), "message": console.clean(record.getMessage())}
+        in_hand = self._correlation.get()
+        correlation_id = identity(in_hand) if in_hand else ""
+        said = {"correlation_id": correlation_id, "message": console.clean(record.getMessage())}
         decision = getattr(record, "decision", None)
         facts = _facts(decision) if isinstance(decision, Decision) else {}
         try:

@@ -59,7 +59,7 @@ class Clock:
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until asked to stop: then True."""
-        return self._stop.wait(max(0.0, seconds))
+        return self._stop.is_set() or (seconds > 0 and self._stop.wait(seconds))
 
     @contextmanager
     def listening(self) -> Iterator[None]:

@@ -46,14 +46,14 @@ class Bounds(Protocol):
         ...
 
 
-class Recommendation(Struct, frozen=True):
-    """An earlier tick's recommendation, before stabilisation."""
+class Recommendation(Struct, frozen=True, gc=False):
+    """What earlier ticks recommended, before stabilisation: a count, and when it was recommended last without a break."""
 
     time: float
     replicas: int
 
 
-class History(Struct, frozen=True):
+class History(Struct, frozen=True, gc=False):
     """All that earlier ticks leave behind for one service; times are seconds since the epoch.
 
     ``replicas`` is the count last seen or reached: another one now was set from outside. ``ready`` are the ids that
@@ -75,13 +75,18 @@ class History(Struct, frozen=True):
 
     def until(self, now: float, safety: Safety) -> "History":
         """The history after a clock that was set back: nothing lies in the future."""
-        latest = max(self.changed_at or now, self.low_since or now, *(item.time for item in self.recommendations[-1:]))
-        if latest <= now and self.retry_at <= now + safety.breaker_open_seconds:
+        latest = self.recommendations[-1].time if self.recommendations else now
+        if (
+            latest <= now
+            and (self.changed_at or now) <= now
+            and (self.low_since or now) <= now
+            and self.retry_at <= now + safety.breaker_open_seconds
+        ):
             return self
         return replace(
             self,
             changed_at=None if self.changed_at is None else min(self.changed_at, now),
-            recommendations=tuple(item for item in self.recommendations if item.time <= now),
+            recommendations=tuple([item for item in self.recommendations if item.time <= now]),
             low_since=None if self.low_since is None else min(self.low_since, now),
             retry_at=min(self.retry_at, now + safety.breaker_open_seconds),
         )
@@ -122,24 +127,15 @@ def decide(
     Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so. ``laws``
     are those of ``scaling``, and ``situation`` that of the observation, where the caller has them at hand.
     """
-    past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
     situation = situation or situation_of(observation, scaling)
+    past, adopted = _adopt(history.until(observation.time, scaling.safety), situation)
     if situation.low_since != past.low_since:
         situation = replace(situation, low_since=past.low_since)
-    startup = _startup(past, observation)
+    startup, who = _startup(past, observation), observation.census
     draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
     draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
-    past = replace(
-        past,
-        startup_seconds=startup,
-        ready=_ids(observation, ReplicaState.READY),
-        starting=_ids(observation, ReplicaState.STARTING),
-    )
+    past = replace(past, startup_seconds=startup, ready=who.ready, starting=who.starting)
     return draft.decision(observation, situation, scaling), past
-
-
-def _ids(observation: Observation, state: ReplicaState) -> tuple[str, ...]:
-    return tuple(replica.id for replica in observation.replicas if replica.state is state)
 
 
 def judge(
@@ -231,6 +227,8 @@ class Draft:
 
     def limit_step(self, scaling: Scaling) -> None:
         """At most one step of the allowed size."""
+        if self.desired == self.current:
+            return
         if self.desired >= self.current:
             desired = min(self.desired, self.current + _step_up(self.current, scaling.scale_up))
         else:
@@ -319,23 +317,24 @@ def _cooldown_left(history: History, now: float, damping: Damping) -> float:
     return 0.0 if history.changed_at is None else history.changed_at + damping.cooldown_seconds - now
 
 
-def _adopt(history: History, observation: Observation) -> tuple[History, str]:
+def _adopt(history: History, situation: Situation) -> tuple[History, str]:
     """A count that was changed from outside is the current one from now on, and starts the cooldown."""
-    current = observation.current
+    current = situation.current
     if history.replicas == current:
         return history, ""
     if history.replicas is None:
         return replace(history, replicas=current), ""
-    adopted = replace(history, replicas=current, changed_at=observation.time)
+    adopted = replace(history, replicas=current, changed_at=situation.time)
     return adopted, f"the count was changed from outside from {history.replicas} to {current}: adopted"
 
 
 def _panic(history: History, observation: Observation, safety: Safety) -> str:
     """Why the health of the whole group is in doubt: too many turned unhealthy between two rounds."""
     before = len(history.ready)
-    unhealthy = {replica.id for replica in observation.replicas if replica.state is ReplicaState.UNHEALTHY}
-    turned = len(unhealthy.intersection(history.ready))
-    if before < safety.panic_replicas or turned <= safety.panic_ratio * before:
+    if before < safety.panic_replicas:
+        return ""
+    turned = len(set(history.ready).intersection(observation.census.unhealthy))
+    if turned <= safety.panic_ratio * before:
         return ""
     return f"{turned} of {before} turned unhealthy within one round: nothing is changed"
 
@@ -345,6 +344,8 @@ def _startup(history: History, observation: Observation) -> float | None:
 
     Only a replica that this scaler saw not ready in the round before counts: of others nobody knows.
     """
+    if not history.starting:
+        return history.startup_seconds
     known = set(history.ready)
     measured = [
         observation.time - replica.started_at
@@ -358,15 +359,17 @@ def _startup(history: History, observation: Observation) -> float | None:
 
 
 def _remember(history: History, situation: Situation, scaling: Scaling, recommended: int) -> History:
-    """The history of the next tick; of what is older than both windows only the latest is kept."""
-    now = situation.time
+    """The history of the next tick; of what is older than both windows only the latest is kept.
+
+    A window asks for its lowest and highest: of a count recommended tick after tick, the last time is all it takes.
+    """
+    now, latest = situation.time, Recommendation(situation.time, recommended)
     longest = max(scaling.scale_up.stabilization_window_seconds, scaling.scale_down.stabilization_window_seconds)
-    kept = tuple(item for item in history.recommendations if now - item.time <= longest)
-    return replace(
-        history,
-        recommendations=(*kept, Recommendation(now, recommended)),
-        low_since=_low_since(history, situation, scaling),
-    )
+    kept = [item for item in history.recommendations if now - item.time <= longest]
+    if kept and kept[-1].replicas == recommended:
+        kept.pop()
+    low_since = _low_since(history, situation, scaling)
+    return replace(history, recommendations=(*kept, latest), low_since=low_since)
 
 
 def _low_since(history: History, situation: Situation, scaling: Scaling) -> float | None:

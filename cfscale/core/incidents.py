@@ -20,7 +20,7 @@ from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.units import format_duration
 
 
-class Tally(Struct, frozen=True):
+class Tally(Struct, frozen=True, gc=False):
     """Restarts of one replica: as many as the engine counted last, and how many of them came in a row."""
 
     counted: int
@@ -28,9 +28,10 @@ class Tally(Struct, frozen=True):
     last_at: float = 0.0
 
 
-class Record(Struct, frozen=True):
-    """What earlier ticks saw of the replicas of one service; times are seconds since the epoch."""
+class Record(Struct, frozen=True, gc=False):
+    """What earlier ticks saw of the replicas of one service, ``listed`` by the last; times are seconds since the epoch."""
 
+    listed: tuple[Replica, ...] | None = None
     running: frozenset[str] = frozenset()
     ended: frozenset[str] = frozenset()
     tallies: Mapping[str, Tally] = field(default_factory=dict)
@@ -41,11 +42,20 @@ def record(before: Record, observation: Observation, scaling: Scaling) -> Record
     """What is known after this observation; nothing is kept of replicas that the engine no longer lists."""
     listed, stopped = {one.id for one in observation.replicas}, _stopped(observation)
     return Record(
+        listed=observation.replicas,
         running=frozenset(listed - stopped),
         ended=frozenset(stopped & (before.running | before.ended)),
         tallies={one.id: _tally(before.tallies.get(one.id), one, observation, scaling) for one in observation.replicas},
         oom_at=max(filter(None, (before.oom_at, *_kills(observation))), default=None),
     )
+
+
+def undisturbed(before: Record, observation: Observation) -> bool:
+    """Whether a record would be the same after this observation, as after most: that is quicker to tell than to make it."""
+    if observation.replicas != before.listed or before.oom_at is not None:
+        return False
+    restarts = [tally for tally in before.tallies.values() if tally.in_a_row]
+    return not restarts and not sum([usage.oom_kills for usage in observation.usages])
 
 
 def _stopped(observation: Observation) -> set[str]:

@@ -30,7 +30,7 @@ class Quality(StrEnum):
     APPROX = "approx"
 
 
-class Replica(Struct, frozen=True):
+class Replica(Struct, frozen=True, gc=False):
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
     ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
@@ -51,7 +51,7 @@ class Replica(Struct, frozen=True):
     vouched: bool = False
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Raw usage of one replica over one window.
 
     ``cpu_cores`` is None until two readings exist. ``memory_bytes`` is the working set, of which
@@ -73,7 +73,7 @@ class Usage(Struct, frozen=True):
     disk_ratio: float | None = None
 
 
-class Sample(Struct, frozen=True):
+class Sample(Struct, frozen=True, gc=False):
     """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above."""
 
     resource: str

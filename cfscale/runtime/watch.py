@@ -14,9 +14,9 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from cfscale.core.autoscale import History, decide, unavailable
-from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished
+from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
 from cfscale.core.foresight import Foresight, Loads
-from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
+from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.policy import Backlog, Observation, Pause, Situation, situation_of
@@ -28,7 +28,7 @@ from cfscale.runtime.ports import Engine
 
 log = logging.getLogger(__name__)
 # the decision in hand: what is said meanwhile belongs to it
-correlation: ContextVar[str] = ContextVar("correlation", default="")
+correlation: ContextVar[Decision | None] = ContextVar("correlation", default=None)
 FIRST_WINDOW_SECONDS = 1.0
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
@@ -45,8 +45,8 @@ class Memory(Protocol):
         """Keep it; raises ActionError where that fails."""
         ...
 
-    def pause_of(self, service: str) -> Pause:
-        """What is paused for one service."""
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        """What is paused, for each of these services."""
         ...
 
     def loads(self) -> Mapping[str, Loads]:
@@ -196,43 +196,50 @@ class Scaler:
         except (ActionError, UnavailableError) as error:
             yield from (self._out_of_reach(service, str(error)) for service in self.services)
             return
-        for observation in observations:
-            decision = self._decide(observation)
-            correlation.set(identity(decision))
+        for observation, situation in [(one, self._situation(one)) for one in observations]:
+            decision = self._decide(observation, situation)
+            correlation.set(decision)
             decision = decision if self.hands is None else self._settle(self.hands, observation, decision)
             log.info(decision.reason, extra={"decision": decision})
             yield decision
             if self.clock.wait(0.0):
                 break
-        correlation.set("")
+        correlation.set(None)
         if self.hands is not None:
             self._remember()
             self._keep_loads()
 
-    def _decide(self, observation: Observation) -> Decision:
+    def _decide(self, observation: Observation, situation: Situation) -> Decision:
         """The decision of the policies, unless what happened to the replicas speaks against it."""
         name, scaling = observation.service.name, self.plan.scaling
         history = self._history(name)
         before = self._records.get(name) or seeded(history.ready)
-        for replica in newly_ended(before, observation):
-            self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
-        if history.replicas is not None and history.replicas + explained(before, observation) == observation.current:
-            history = replace(history, replicas=observation.current)
+        if not undisturbed(before, observation):
+            history = self._note(before, observation, history)
         self._laws = self._laws or laws_of(scaling)
-        situation = self._situation(observation, history)
         decision, self._histories[name] = decide(observation, scaling, history, self._laws, situation)
-        self._records[name] = record(before, observation, scaling)
         self.seen[name] = observation
-        self.codes[name] = 0 if decision.grounded else _UNKNOWN
-        self.informed |= decision.grounded
+        grounded = decision.grounded
+        self.codes[name] = 0 if grounded else _UNKNOWN
+        self.informed |= grounded
         return bar(decision, self._records[name], observation, scaling)
 
-    def _situation(self, observation: Observation, history: History) -> Situation:
+    def _note(self, before: Record, observation: Observation, history: History) -> History:
+        """Take down what happened to the replicas; a count that changed by it was changed by nobody."""
+        for replica in newly_ended(before, observation):
+            self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
+        self._records[observation.service.name] = record(before, observation, self.plan.scaling)
+        if history.replicas is None or history.replicas + explained(before, observation) != observation.current:
+            return history
+        return replace(history, replicas=observation.current)
+
+    def _situation(self, observation: Observation) -> Situation:
         """What the policies see: the observation, and the forecast where one of them asks for it."""
         situation = situation_of(observation, self.plan.scaling)
         if not needs_outlook(self.plan.scaling):
             return situation
-        outlook = self._foresight(observation.service.name).see(situation, history.startup_seconds)
+        name = observation.service.name
+        outlook = self._foresight(name).see(situation, self._history(name).startup_seconds)
         return replace(situation, outlook=outlook)
 
     def _observe(self) -> list[Observation]:
@@ -247,20 +254,29 @@ class Scaler:
         for usage in self.engine.usage(ready):
             if usage.replica in belongs:
                 usages[belongs[usage.replica]].append(usage)
-        backlogs = self.backlogs()
+        backlogs, pauses = self.backlogs(), self.memory.pauses_of(names)
         time = self.clock.now()
         return [
-            Observation(
-                service=service,
-                engine=self.engine.name,
-                time=time,
-                replicas=tuple(mine[service.name]),
-                usages=tuple(usages[service.name]),
-                pause=self.memory.pause_of(service.name),
-                backlogs=backlogs,
+            self._counted(
+                Observation(
+                    service=service,
+                    engine=self.engine.name,
+                    time=time,
+                    replicas=tuple(mine[service.name]),
+                    usages=tuple(usages[service.name]),
+                    pause=pauses[service.name],
+                    backlogs=backlogs,
+                )
             )
             for service in self.services
         ]
+
+    def _counted(self, observation: Observation) -> Observation:
+        """The observation with its census, which is the last one's where the replicas are the same."""
+        last = self.seen.get(observation.service.name)
+        if last is None or last.replicas != observation.replicas:
+            return replace(observation, counted=observation.census)
+        return replace(observation, replicas=last.replicas, counted=last.census)
 
     def _out_of_reach(self, service: Service, problem: str) -> Decision:
         observation = Observation(service, self.engine.name, self.clock.now(), replicas=(), usages=())
@@ -273,7 +289,7 @@ class Scaler:
     def _settle(self, hands: Hands, observation: Observation, decision: Decision) -> Decision:
         """Carry a decision out and remember what came of it; the result is written last of all."""
         name, now = observation.service.name, observation.time
-        outcome = Outcome(decision, observation.current, tried=False)
+        outcome = Outcome(decision, decision.current, tried=False)
         if decision.action is not Action.HOLD:
             outcome = act(hands, observation, decision, self.warn)
             self._owed += outcome.owed

@@ -255,7 +255,7 @@ def test_an_id_follows_from_time_and_service_alone() -> None:
     decision = decided(observed(1.6))
     assert identity(decision) == identity(replace(decision, applied=True, reason="x", action=Action.HOLD))
     assert identity(decision) != identity(replace(decision, service="other"))
-    assert correlation.get() == ""
+    assert correlation.get() is None
 
 
 # --- the daemon
