@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
-from cfscale.core.autoscale import History
+from cfscale.core.autoscale import History, Remembered
 from cfscale.core.decision import Entry
 from cfscale.core.foresight import Loads
 from cfscale.core.plan import (
@@ -121,16 +121,21 @@ def a_usage(number: int, cpu: float | None = 0.5, memory: float = 0.5, time: flo
 
 @dataclass(slots=True)
 class VirtualClock:
-    """Time that passes only by waiting; ``stop_at`` is when the operator asks to stop."""
+    """Time that passes only by waiting, on a clock that can be set; ``stop_at`` is when the operator asks to stop."""
 
     time: float = 1_000_000.0
     stop_at: float = float("inf")
+    set_by: float = 0.0
+
+    def set_forward(self, seconds: float) -> None:
+        self.time += seconds
+        self.set_by += seconds
 
     def now(self) -> float:
         return self.time
 
     def monotonic(self) -> float:
-        return self.time
+        return self.time - self.set_by
 
     def wait(self, seconds: float) -> bool:
         self.time = min(self.time + max(0.0, seconds), max(self.time, self.stop_at))
@@ -241,17 +246,18 @@ class FakeMemory:
     """What a state folder would keep."""
 
     stored: dict[str, History] = field(default_factory=dict)
+    stored_clock: float | None = None
     stored_loads: dict[str, Loads] = field(default_factory=dict)
     pause: Pause = field(default_factory=Pause)
     full: bool = False
 
-    def histories(self) -> Mapping[str, History]:
-        return self.stored
+    def recall(self) -> Remembered:
+        return Remembered(self.stored, self.stored_clock)
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         if self.full:
             raise ActionError("state: no space left on device")
-        self.stored = dict(histories)
+        self.stored, self.stored_clock = dict(remembered.histories), remembered.clock_ahead
 
     def loads(self) -> Mapping[str, Loads]:
         return self.stored_loads

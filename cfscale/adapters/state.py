@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import msgspec
 
-from cfscale.core.autoscale import History
+from cfscale.core.autoscale import History, Remembered
 from cfscale.core.foresight import Loads
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
@@ -39,6 +39,8 @@ class _Pauses(_Stored, frozen=True):
 
 class _Histories(_Stored, frozen=True):
     histories: dict[str, History]
+    boot: str = ""
+    clock_ahead: float | None = None
 
 
 class _Loads(_Stored, frozen=True):
@@ -127,14 +129,18 @@ class State:
             )
             self._write("pauses.json", _Pauses(STATE_SCHEMA, pauses))
 
-    def histories(self) -> Mapping[str, History]:
-        """What the scaler remembers, by service."""
+    def recall(self) -> Remembered:
+        """What the scaler remembers. The monotonic clock begins anew with the host: that of another start says nothing."""
         stored = self._read("scaling.json", _Histories)
-        return stored.histories if stored else {}
+        if stored is None:
+            return Remembered({})
+        same = stored.boot and stored.boot == _boot()
+        return Remembered(stored.histories, stored.clock_ahead if same else None)
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         """Store what the scaler remembers."""
-        self._write("scaling.json", _Histories(STATE_SCHEMA, dict(histories)), indented=False)
+        stored = _Histories(STATE_SCHEMA, dict(remembered.histories), _boot(), remembered.clock_ahead)
+        self._write("scaling.json", stored, indented=False)
 
     def loads(self) -> Mapping[str, Loads]:
         """The loads by the minute that forecasts are made of, by service."""
@@ -179,6 +185,14 @@ class State:
             yield
         finally:
             os.close(folder)
+
+
+def _boot() -> str:
+    """A name for the time since the host was started; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _either(one: Pause, other: Pause) -> Pause:

@@ -91,6 +91,16 @@ class History(Struct, frozen=True, gc=False):
             retry_at=min(self.retry_at, now + safety.breaker_open_seconds),
         )
 
+    def moved(self, seconds: float) -> "History":
+        """The history on a clock that was set by so much: what was a minute ago still is."""
+        return replace(
+            self,
+            changed_at=None if self.changed_at is None else self.changed_at + seconds,
+            recommendations=tuple([replace(item, time=item.time + seconds) for item in self.recommendations]),
+            low_since=None if self.low_since is None else self.low_since + seconds,
+            retry_at=self.retry_at + seconds if self.retry_at else 0.0,
+        )
+
     def succeeded(self, replicas: int, now: float) -> "History":
         """The history after an action that reached its count."""
         return replace(
@@ -113,6 +123,17 @@ class History(Struct, frozen=True, gc=False):
     def interrupted(self, now: float) -> "History":
         """The history where an action may have taken effect in part: any count is ours, and the cooldown starts."""
         return replace(self, replicas=None, changed_at=now)
+
+
+class Remembered(Struct, frozen=True):
+    """What outlives the scaler's process: the histories by service, and the clock by which their times were taken.
+
+    ``clock_ahead`` is by how many seconds that clock was ahead of the monotonic one; None where nobody knows, or the host has
+    started anew since.
+    """
+
+    histories: Mapping[str, History]
+    clock_ahead: float | None = None
 
 
 def decide(

@@ -37,6 +37,14 @@ class Record(Struct, frozen=True, gc=False):
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     oom_at: float | None = None
 
+    def moved(self, seconds: float) -> "Record":
+        """The record on a clock that was set by so much."""
+        return replace(
+            self,
+            tallies={name: replace(tally, last_at=tally.last_at + seconds) for name, tally in self.tallies.items()},
+            oom_at=None if self.oom_at is None else self.oom_at + seconds,
+        )
+
 
 def record(before: Record, observation: Observation, scaling: Scaling) -> Record:
     """What is known after this observation; nothing is kept of replicas that the engine no longer lists."""

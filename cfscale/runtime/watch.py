@@ -13,7 +13,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide, unavailable
+from cfscale.core.autoscale import History, Remembered, decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
 from cfscale.core.foresight import Foresight, Loads
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 # the decision in hand: what is said meanwhile belongs to it
 correlation: ContextVar[Decision | None] = ContextVar("correlation", default=None)
 FIRST_WINDOW_SECONDS = 1.0
+CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed between two looks
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
@@ -37,11 +38,11 @@ _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 class Memory(Protocol):
     """What outlives the process: the histories, and what an operator paused."""
 
-    def histories(self) -> Mapping[str, History]:
-        """What the scaler remembered last, by service."""
+    def recall(self) -> Remembered:
+        """What the scaler remembered last; raises UnavailableError."""
         ...
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         """Keep it; raises ActionError where that fails."""
         ...
 
@@ -89,10 +90,13 @@ class Scaler:
     _laws: tuple[Law, ...] = ()
     _loads_due: float = 0.0
     _gists: dict[str, str] = field(default_factory=dict)
+    _clock_ahead: float | None = None
 
     def begin(self, journal: Iterable[Entry] = ()) -> None:
         """Remember what the last scaler knew and wrote, and take up the actions during which it ended."""
-        self._histories = dict(self.memory.histories())
+        remembered = self.memory.recall()
+        self._histories, self._clock_ahead = dict(remembered.histories), remembered.clock_ahead
+        self._follow_clock(self.clock.now())
         self._recall_loads()
         if self.hands is None:
             return
@@ -101,6 +105,22 @@ class Scaler:
         self._gists = {name: item.decision.gist for name, item in latest.items() if item.kind is Kind.DECISION}
         for intent in unfinished(written):
             self._take_up(self.hands, intent)
+
+    def _follow_clock(self, now: float) -> None:
+        """Where the clock was set since the last look, set what is remembered with it: a cooldown lasts no less for it."""
+        ahead = now - self.clock.monotonic()
+        step = 0.0 if self._clock_ahead is None else ahead - self._clock_ahead
+        self._clock_ahead = ahead
+        if abs(step) < CLOCK_STEP_SECONDS:
+            return
+        self._histories = {name: history.moved(step) for name, history in self._histories.items()}
+        self._records = {name: record.moved(step) for name, record in self._records.items()}
+        for foresight in self._foresights.values():
+            foresight.moved(step)
+
+    def _now(self) -> float:
+        """The time by the clock as the histories know it, whatever it was set to since the tick began."""
+        return self.clock.monotonic() + (self._clock_ahead or 0.0)
 
     def _recall_loads(self) -> None:
         """Take up the forecasts where an earlier process left them; without what it kept they begin anew."""
@@ -137,7 +157,7 @@ class Scaler:
         """Say that an action was cut short, undo its drain, accept whatever count it left and cool down."""
         name = intent.decision.service
         self.warn(f"an action on {name} was cut short ({intent.decision.reason}): counting again")
-        self._histories[name] = self._history(name).interrupted(self.clock.now())
+        self._histories[name] = self._history(name).interrupted(self._now())
         self._remember()
         if intent.decision.action is Action.SCALE_DOWN and hands.balancer is not None:
             try:
@@ -256,6 +276,7 @@ class Scaler:
                 usages[belongs[usage.replica]].append(usage)
         backlogs, pauses = self.backlogs(), self.memory.pauses_of(names)
         time = self.clock.now()
+        self._follow_clock(time)
         return [
             self._counted(
                 Observation(
@@ -307,7 +328,7 @@ class Scaler:
         if not outcome.tried:
             return history
         if outcome.decision.applied and outcome.replicas is not None:
-            return history.succeeded(outcome.replicas, self.clock.now())
+            return history.succeeded(outcome.replicas, self._now())
         return history.failed(outcome.decision.action, outcome.replicas, now, self.plan.scaling)
 
     def _journal_hold(self, hands: Hands, decision: Decision) -> None:
@@ -323,7 +344,7 @@ class Scaler:
         if self.hands is not None:
             self.hands.lock.check()
         try:
-            self.memory.remember(self._histories)
+            self.memory.remember(Remembered(self._histories, self._clock_ahead))
         except ActionError as error:
             self.warn(str(error))
 
