@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import struct
 import subprocess
 import zlib
@@ -13,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.test_probe_servers import program
 from tests.conftest import Result
 from tests.loads import daily
 
 BROWSERS = ("chromium-headless-shell", "chromium", "google-chrome")
-BROWSER = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is installed")
+pytestmark = pytest.mark.process
 # What a reader of the page would see, measured by the browser once the page stands.
 PROBE = """
 <script>addEventListener("load", () => {
@@ -47,10 +46,9 @@ def page(cfscale: Callable[..., Result], tmp_path: Path) -> Path:
 
 
 def browse(page: Path, width: int, *options: str) -> subprocess.CompletedProcess[str]:
-    assert BROWSER is not None
     profile = page.parent / f"profile-{width}"
     command = (
-        BROWSER,
+        program(*BROWSERS),
         "--headless",
         "--no-sandbox",
         "--disable-gpu",
