@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.backlog import PASSWORD, ask, asker
 from cfscale.core.autoscale import History, decide
@@ -18,7 +20,7 @@ from cfscale.core.policies import policies_of
 from cfscale.core.policy import Backlog, Observation
 from cfscale.core.workload import PolicyProfile
 from tests.adapters.test_probe_servers import accepts, free_port, program, running
-from tests.fake_service import AGENTS, UNDAMPED, a_replica, a_usage, replace
+from tests.fake_service import AGENTS, UNDAMPED, a_replica, a_usage
 
 SECRET = "only-for-this-test"
 GENEROUS = 30.0
@@ -26,7 +28,8 @@ GENEROUS = 30.0
 
 def queue(source: str, url: str, **more: str) -> Policy:
     """The policy of a profile that asks there, for a replica per ten that wait."""
-    (policy,) = policies_of([PolicyProfile(kind="queue", source=source, url=url, per_replica=10.0, **more)])
+    given = {"kind": "queue", "source": source, "url": url, "per_replica": 10.0, **more}
+    (policy,) = policies_of([msgspec.convert(given, PolicyProfile)])
     return policy
 
 
