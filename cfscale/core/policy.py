@@ -115,6 +115,7 @@ class Reading(Struct, frozen=True, gc=False):
     source: str
     age_seconds: float
     last: float | None = None
+    window_seconds: float = 0.0
 
     @property
     def load_at_most(self) -> float:
@@ -139,7 +140,7 @@ class Reading(Struct, frozen=True, gc=False):
             return None
         complete = self.reporting >= self.expected or self.quality is not Quality.OK
         quality = self.quality if complete else Quality.PARTIAL
-        return Sample(self.resource, value, self.source, self.age_seconds, quality)
+        return Sample(self.resource, value, self.source, self.age_seconds, quality, self.window_seconds)
 
 
 class Situation(Struct, frozen=True, gc=False):
@@ -295,6 +296,7 @@ class _Origin(Struct, frozen=True, gc=False):
     quality: Quality
     source: str = ""
     age_seconds: float = 0.0
+    window_seconds: float = 0.0
 
 
 class _Measured(Struct, frozen=True):
@@ -337,6 +339,7 @@ def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], 
         source=origin.source,
         age_seconds=origin.age_seconds,
         last=(load + stale_load) / known if known else None,
+        window_seconds=origin.window_seconds,
     )
 
 
@@ -363,9 +366,12 @@ def _fresh(usage: Usage, time: float, longest: float) -> bool:
 
 
 def _origin(usages: Sequence[Usage], time: float) -> _Origin:
+    if not usages:
+        return _Origin(_worst(usages))
     sources, taken_at = {usage.source for usage in usages}, [usage.taken_at for usage in usages]
     source = sources.pop() if len(sources) == 1 else "+".join(sorted(sources))
-    return _Origin(_worst(usages), source, max(0.0, time - min(taken_at, default=time)))
+    window = max([usage.window_seconds for usage in usages])
+    return _Origin(_worst(usages), source, max(0.0, time - min(taken_at)), window)
 
 
 def _worst(usages: Sequence[Usage]) -> Quality:

@@ -74,10 +74,14 @@ class Usage(Struct, frozen=True, gc=False):
 
 
 class Sample(Struct, frozen=True, gc=False):
-    """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above."""
+    """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above.
+
+    ``age_seconds`` is that of its oldest measurement, ``window_seconds`` the longest time that one is the mean of.
+    """
 
     resource: str
     value_ratio: float
     source: str
     age_seconds: float
     quality: Quality
+    window_seconds: float = 0.0
