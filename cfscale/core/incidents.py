@@ -4,7 +4,8 @@
     Record + Observation          ─▶ unexplained count?  a replica that ended was not taken away by somebody
     Record + Decision             ─▶ Decision            no growth of what crashes, no shrink after a kill for memory
 
-A replica that the engine still lists as stopped has ended; one that is no longer listed was removed, by somebody else.
+A replica that the engine still lists as stopped has ended, unless the engine would have started it again: then somebody
+stopped it, as somebody removed one that is no longer listed.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ def record(before: Record, observation: Observation, scaling: Scaling) -> Record
     return Record(
         listed=observation.replicas,
         running=frozenset(listed - stopped),
-        ended=frozenset(stopped & (before.running | before.ended)),
+        ended=frozenset({one.id for one in observation.replicas if _ended(one)} & (before.running | before.ended)),
         tallies={one.id: _tally(before.tallies.get(one.id), one, observation, scaling) for one in observation.replicas},
         oom_at=max(filter(None, (before.oom_at, *_kills(observation))), default=None),
     )
@@ -68,6 +69,10 @@ def undisturbed(before: Record, observation: Observation) -> bool:
 
 def _stopped(observation: Observation) -> set[str]:
     return {one.id for one in observation.replicas if one.state is ReplicaState.STOPPED}
+
+
+def _ended(replica: Replica) -> bool:
+    return replica.state is ReplicaState.STOPPED and not replica.by_hand
 
 
 def _kills(observation: Observation) -> list[float]:
@@ -89,7 +94,7 @@ def _tally(before: Tally | None, replica: Replica, observation: Observation, sca
 
 def newly_ended(before: Record, observation: Observation) -> tuple[Replica, ...]:
     """The replicas that ended since the last tick, by themselves as far as can be told."""
-    return tuple(one for one in observation.replicas if one.state is ReplicaState.STOPPED and one.id in before.running)
+    return tuple(one for one in observation.replicas if _ended(one) and one.id in before.running)
 
 
 def explained(before: Record, observation: Observation) -> int:

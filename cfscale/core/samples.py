@@ -35,7 +35,8 @@ class Replica(Struct, frozen=True, gc=False):
 
     ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
     is when its last life was ended for lack of memory, as nearly as the engine tells. ``vouched``: the engine asks for
-    its health all the time and replaces what fails, so that its word counts where nobody else reaches it.
+    its health all the time and replaces what fails, so that its word counts where nobody else reaches it. ``by_hand``: it is
+    stopped because somebody wanted it so, for the engine would start again what ended by itself.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Replica(Struct, frozen=True, gc=False):
     reason: str = ""
     oom_killed_at: float | None = None
     vouched: bool = False
+    by_hand: bool = False
 
 
 class Usage(Struct, frozen=True, gc=False):
