@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
-from cfscale.core.autoscale import History, Remembered
 from cfscale.core.decision import Entry
 from cfscale.core.foresight import Loads
+from cfscale.core.history import History, Remembered
 from cfscale.core.plan import (
     Band,
     Damping,

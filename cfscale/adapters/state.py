@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from cfscale.core.autoscale import History, Remembered
 from cfscale.core.foresight import Loads
+from cfscale.core.history import History, Remembered
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
 

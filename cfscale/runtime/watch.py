@@ -13,14 +13,16 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, Remembered, decide, unavailable
+from cfscale.core.autoscale import decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
 from cfscale.core.foresight import Foresight, Loads
+from cfscale.core.history import History, Remembered
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Backlog, Observation, Pause, Situation, situation_of
+from cfscale.core.policy import Backlog, Observation, Pause, Situation
 from cfscale.core.samples import Replica, ReplicaState, Usage
+from cfscale.core.situation import situation_of
 from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
 from cfscale.runtime.act import Clock, Hands, Outcome, act

@@ -13,8 +13,9 @@ import pytest
 from msgspec.structs import replace
 
 from cfscale.adapters.backlog import PASSWORD, ask, asker
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Decision
+from cfscale.core.history import History
 from cfscale.core.plan import Policy
 from cfscale.core.policies import policies_of
 from cfscale.core.policy import Backlog, Observation

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from cfscale.adapters.state import ALL_SERVICES, FOREVER, State, state_folder
-from cfscale.core.autoscale import History, Recommendation, Remembered
+from cfscale.core.history import History, Recommendation, Remembered
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
 

@@ -19,8 +19,9 @@ from cfscale.cli.live import Screen, bar, sparkline
 from cfscale.cli.logs import LogFormat, logging_as
 from cfscale.cli.metrics import Meter, address_of, serving
 from cfscale.cli.notify import notify
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action, Decision, identity
+from cfscale.core.history import History
 from cfscale.core.policy import Observation
 from cfscale.core.samples import ReplicaState
 from cfscale.errors import InputError

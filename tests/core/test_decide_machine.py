@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action
 from cfscale.core.foresight import Foresight
+from cfscale.core.history import History
 from cfscale.core.laws import laws_of
 from cfscale.core.plan import Policy
-from cfscale.core.policy import Backlog, Observation, situation_of
+from cfscale.core.policy import Backlog, Observation
 from cfscale.core.samples import Quality, Replica, ReplicaState
+from cfscale.core.situation import situation_of
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
 POLICIES = (

@@ -1,7 +1,8 @@
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action
+from cfscale.core.history import History
 from cfscale.core.incidents import Record, bar, crashing, explained, newly_ended, record, seeded
 from cfscale.core.plan import Damping
 from cfscale.core.policy import Observation

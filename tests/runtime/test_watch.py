@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, Remembered
 from cfscale.core.decision import Action, Decision, Entry, Kind, unfinished
+from cfscale.core.history import History, Remembered
 from cfscale.core.plan import Damping, Scaling
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.policy import Observation, Pause
