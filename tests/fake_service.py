@@ -212,6 +212,7 @@ class FakeBalancer:
     deaf: bool = False
     calls: list[str] = field(default_factory=list)
     drained_at: float | None = None
+    weights: dict[str, int] = field(default_factory=dict)
 
     def drain(self, addresses: Sequence[str]) -> None:
         if self.deaf:
@@ -226,6 +227,11 @@ class FakeBalancer:
 
     def ready(self, addresses: Sequence[str]) -> None:
         self.calls.append(f"ready {' '.join(addresses)}")
+
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        if self.unreachable:
+            raise UnavailableError("balancer: connection refused")
+        self.weights = dict(weights)
 
 
 @dataclass(slots=True)

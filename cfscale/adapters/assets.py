@@ -4,7 +4,6 @@
 carries the checksum of its sources: where they have been edited since, as in a checkout, the sources are read instead.
 """
 
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ def compile_catalogue(sources: Mapping[str, bytes] | None = None) -> bytes:
         "images": parsed["images"],
         "ledger": parsed["ledger"],
     }
-    return _header(sources) + json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _header(sources) + msgspec.json.encode(document) + b"\n"
 
 
 def _leaves(node: Mapping[str, Any], path: str) -> Iterator[tuple[str, object]]:

@@ -210,6 +210,8 @@ class ComposeEngine:
             project, folder = ("--file", str(manifest), "--env-file", os.devnull), self._folder
         else:
             raise ActionError(f"{manifest} is missing: run 'cfscale up' to render it")
+        if verb == "down":  # what an optional part started goes too
+            project = ("--profile", "*", *project)
         argv = ("docker", "compose", "--ansi", "never", "--progress", "plain", "--project-name", self._plan.name)
         code, said = run((*argv, *project, verb, *options), folder, seconds, self._progress)
         if code < 0:

@@ -13,13 +13,15 @@ from functools import partial
 
 from msgspec import Struct
 
+from cfscale.core.plan import SPAWN
 from cfscale.errors import UnavailableError
 
 _TIMEOUT_SECONDS = 2.0
 # bits of srv_admin_state: maintenance or drain by command; no address from the resolver
 _FORCED = 0x01 | 0x08
 _UNRESOLVED = 0x20
-_STATE_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state")
+_STATE_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_state", "srv_uweight")
+_WEIGHED = f".{SPAWN}"
 _COMMANDS_AT_ONCE = 40
 
 Send = Callable[[str], str]
@@ -32,6 +34,12 @@ class Slot(Struct, frozen=True):
     name: str
     address: str
     admin_state: int
+    weight: int
+
+    @property
+    def weighed(self) -> bool:
+        """Whether its backend takes the requests that start agents."""
+        return self.name.partition("/")[0].endswith(_WEIGHED)
 
     @property
     def taken_out(self) -> bool:
@@ -71,6 +79,10 @@ class HaproxyBalancer:
         """
         wanted = frozenset(addresses)
         self._each(partial(_give_back, wanted))
+
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        """Give servers of the backends for requests that start agents these weights by address, of at most 256."""
+        self._each(partial(_weigh, weights))
 
     def _each(self, ask: Callable[[Send], int]) -> list[int]:
         """Ask every balancer, the others too where one does not answer."""
@@ -126,6 +138,12 @@ def _give_back(addresses: frozenset[str], send: Send) -> int:
     return _order(send, [f"set server {slot.name} state ready; set server {slot.name} health down" for slot in freed])
 
 
+def _weigh(weights: Mapping[str, int], send: Send) -> int:
+    slots = [slot for slot in _slots(send) if slot.weighed and slot.address in weights and not slot.empty]
+    changed = [slot for slot in slots if slot.weight != weights[slot.address]]
+    return _order(send, [f"set server {slot.name} weight {weights[slot.address]}" for slot in changed])
+
+
 def _held(addresses: frozenset[str], send: Send) -> int:
     names = {slot.name for slot in _slots(send) if slot.address in addresses}
     rows = _rows(send("show stat -1 4 -1"), ("pxname", "svname", "qcur", "scur"))
@@ -149,6 +167,7 @@ def _slots(send: Send) -> list[Slot]:
             name=f"{row['be_name']}/{row['srv_name']}",
             address=f"{row['srv_addr']}:{row['srv_port']}",
             admin_state=int(row["srv_admin_state"]),
+            weight=int(row["srv_uweight"]),
         )
         for row in rows
     ]

@@ -7,14 +7,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 import msgspec
 
 from cfscale.errors import ActionError
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 
 
 class ReaderGoneError(Exception):
@@ -29,8 +28,7 @@ class Output(StrEnum):
     YAML = "yaml"
 
 
-@dataclass(slots=True)
-class _Style:
+class _Style(msgspec.Struct):
     """What the global flags say; set once by ``configure`` before a command runs."""
 
     quiet: bool = False
@@ -69,7 +67,7 @@ def is_terminal(stream: object = None) -> bool:
 
 def clean(text: str) -> str:
     """The text without control characters, so that nothing from outside can steer the terminal."""
-    return _CONTROL.sub("", text)
+    return re.sub(_CONTROL, "", text)
 
 
 def result(text: str) -> None:

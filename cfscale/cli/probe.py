@@ -18,11 +18,9 @@ from cfscale.cli.options import (
     Users,
     load_plan,
 )
-from cfscale.cli.rounds import Format, Pace, Shown, once, positive, watched
+from cfscale.cli.rounds import Format, Pace, Shown, once, positive, usual, watched
 from cfscale.core.health import Kind
 from cfscale.errors import InputError
-
-_TIMEOUT_SECONDS = 2.0
 
 
 class Failing(StrEnum):
@@ -70,8 +68,15 @@ def probe(
         typer.Option("--ca-file", metavar="FILE", help="Authorities to trust beside the system's.", show_default=False),
     ] = None,
     certificate_days: Annotated[
-        int, typer.Option("--cert-days", min=0, help="Fewer days left on a certificate are degraded.")
-    ] = 14,
+        int | None,
+        typer.Option(
+            "--cert-days",
+            metavar="14",
+            min=0,
+            help="Fewer days left on a certificate are degraded.",
+            show_default=False,
+        ),
+    ] = None,
     bad_certificate: Annotated[
         Failing, typer.Option("--bad-certificate", help="What a certificate that fails verification makes of a target.")
     ] = Failing.DOWN,
@@ -134,11 +139,12 @@ def probe(
     from cfscale.cli.probing import Request, deployed_request, named_targets
 
     limit = None if timeout is None else positive(timeout, "--timeout")
-    named = named_targets(what or [], targets_file, password_file, limit or _TIMEOUT_SECONDS)
+    patience = limit or usual("health.timeout")
+    named = named_targets(what or [], targets_file, password_file, patience)
     if discovered:
         if named or what:
             raise InputError("--discover finds its targets: give no URLs or profile with it")
-        request = Request.discovering(discovered, limit or _TIMEOUT_SECONDS)
+        request = Request.discovering(discovered, patience)
     elif named:
         if any(target.kind is Kind.EXEC for target in named) and not allow_exec:
             raise InputError("exec:// URLs run programs on this machine: say --allow-exec if that is what you want")

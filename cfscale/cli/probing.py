@@ -54,14 +54,17 @@ class Request(Struct, frozen=True):
 
         return cls(look, depth=Depth.COMPREHENSIVE)
 
-    def judging(self, authorities: Path | None, days: int, *, tolerant: bool, predict: bool | None) -> "Request":
-        """The same with a policy for certificates, and predictions as asked for; None leaves them to the tier."""
+    def judging(self, authorities: Path | None, days: int | None, *, tolerant: bool, predict: bool | None) -> "Request":
+        """The same with a policy for certificates, and predictions as asked for; None leaves both to the catalogue."""
+        from cfscale.adapters.assets import load_catalogue
         from cfscale.adapters.probes.network import TlsPolicy
 
         if authorities is not None and not authorities.is_file():
             raise InputError(f"{authorities}: no such file: give the certificates to trust, in PEM")
         depth = self.depth if predict is None else Depth.PREDICTIVE if predict else min(self.depth, Depth.COMPREHENSIVE)
-        return replace(self, policy=TlsPolicy(authorities, days * _DAY_SECONDS, tolerant), depth=depth)
+        usual = load_catalogue().rules.leaf("probing.certificate").seconds
+        left = usual if days is None else days * _DAY_SECONDS
+        return replace(self, policy=TlsPolicy(left, authorities, tolerant), depth=depth)
 
 
 def deployed_request(plan: DeploymentPlan, engine: str, profile: str | None, timeout_seconds: float | None) -> Request:
@@ -125,16 +128,17 @@ def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) ->
     """How targets are asked, with what these will need at hand; good for one event loop."""
     from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import ask, warm
-    from cfscale.adapters.probes.network import Network, TlsPolicy
+    from cfscale.adapters.probes.network import Network
     from cfscale.cli.scale import Clock
     from cfscale.core.judging import Judging
     from cfscale.runtime.probing import WORKERS, Survey
 
     judging = Judging.of(load_catalogue().rules)
-    network = Network(judging, policy=policy or TlsPolicy())
+    network = Network(judging, policy=policy)
     warm(network, targets)
     most = _most_workers()
-    return Survey(partial(ask, network=network), Clock(), judging, workers=min(WORKERS, most), most=most)
+    asking, confirm = partial(ask, network=network), judging.confirm_seconds
+    return Survey(asking, Clock(), judging, confirm_seconds=confirm, workers=min(WORKERS, most), most=most)
 
 
 def _most_workers() -> int:

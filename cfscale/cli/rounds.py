@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cfscale.cli.probing import Request
     from cfscale.core.samples import Usage
 
-_INTERVAL_SECONDS = 10.0
 _LONGEST_PREDICTED = 60.0
 _REFUSALS_SHOWN = 3
 _TEXTFILE_MODE = 0o644
@@ -72,7 +71,7 @@ class Pace(Struct, frozen=True):
     def of(cls, interval: str | None, lasting: str | None) -> "Pace":
         """From the words of the command line; raises InputError."""
         return cls(
-            _INTERVAL_SECONDS if interval is None else positive(interval, "--interval"),
+            usual("health.interval") if interval is None else positive(interval, "--interval"),
             None if lasting is None else positive(lasting, "--for"),
         )
 
@@ -83,6 +82,13 @@ def positive(text: str, where: str) -> float:
     if seconds <= 0:
         raise InputError(f"{where} '{text}': give more than 0, such as 2s")
     return seconds
+
+
+def usual(leaf: str) -> float:
+    """What the catalogue says of a time where the command line says nothing, in seconds."""
+    from cfscale.adapters.assets import load_catalogue
+
+    return float(load_catalogue().rules.leaf(leaf).seconds)
 
 
 def once(request: "Request", shown: Shown) -> int:

@@ -123,7 +123,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         _always,
         _loss(
             "weights by free resources",
-            "kind agent-spawn goes round robin until something sets weights at the balancer's runtime interface",
+            "kind agent-spawn goes by them while 'cfscale scale --watch --apply' runs, else round robin or by the last ones",
             "an agent that answers HAProxy's agent-check",
         ),
     ),

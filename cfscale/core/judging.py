@@ -11,6 +11,7 @@ class Judging(Struct, frozen=True):
     A target whose latest ``flaky_answers`` turned ``flaky_turns`` times is flaky. A group of at least ``panic_targets``
     of which more than ``panic_ratio`` went down within one round has a cause in common: nobody may act on it.
     Where this host could not look for ``late_seconds``, and for ``late_ratio`` of the time limit, the target is not to blame.
+    What is in doubt is asked again after ``confirm_seconds``; a certificate with less than ``certificate_seconds`` left is degraded.
     """
 
     flaky_turns: int
@@ -19,6 +20,8 @@ class Judging(Struct, frozen=True):
     panic_ratio: float
     late_seconds: float
     late_ratio: float
+    confirm_seconds: float
+    certificate_seconds: float
 
     @classmethod
     def of(cls, rules: Rules) -> "Judging":
@@ -30,4 +33,6 @@ class Judging(Struct, frozen=True):
             panic_ratio=rules.leaf("probing.panic.share").ratio,
             late_seconds=float(rules.leaf("probing.late.least").exact),
             late_ratio=rules.leaf("probing.late.share").ratio,
+            confirm_seconds=float(rules.leaf("probing.confirm").exact),
+            certificate_seconds=rules.leaf("probing.certificate").seconds,
         )

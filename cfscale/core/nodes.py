@@ -38,7 +38,10 @@ def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least:
     Where none is large enough, the largest shape in the number needed. Raises RefusedError where a single replica
     fits no machine of the catalogue.
     """
-    needed, groups = needed_by(services), _decreasing(services)
+    groups = _decreasing(services)
+    needed = Shape(
+        sum(cpu * count for _, cpu, _, _, count in groups), sum(memory * count for memory, *_, count in groups)
+    )
     for shape in shapes:
         bound = lower_bound(shape, needed)
         if bound + spare > least:
@@ -115,11 +118,13 @@ def _fill(shape: Shape, groups: Iterable[_Group]) -> int | None:
         if burst > whole_cpu or memory > whole_memory:
             return None
         for index, room in enumerate(memories):
-            if left and room >= memory and cpus[index] >= cpu:
+            if room >= memory and cpus[index] >= cpu:
                 count = min(left, room // memory, cpus[index] // cpu)
                 cpus[index] -= count * cpu
                 memories[index] -= count * memory
                 left -= count
+                if not left:
+                    break
         each = min(whole_cpu // cpu, whole_memory // memory)
         while left > 0:
             count = min(left, each)

@@ -11,7 +11,7 @@ from cfscale.core.units import parse_cpu, parse_size
 from cfscale.core.workload import DrainOverride, HealthOverride, ResourceOverride, duration
 from cfscale.errors import InputError
 
-_ADDRESS = re.compile(r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*", re.ASCII)
+_ADDRESS = r"(?:[0-9]{1,3}\.){3}[0-9]{1,3}|\[[0-9a-fA-F:.]+\]|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*"
 _LEAST_INTERVAL, _MOST_INTERVAL = 0.1, 86_400.0
 
 
@@ -36,7 +36,7 @@ def published(publish: str | None, replicas: int, name: str) -> str | None:
     highest = 65_536 - replicas
     if not port.isascii() or not port.isdigit() or not 1 <= int(port) <= highest:
         raise InputError(f"services.{name}.publish '{publish}': write ADDRESS:PORT with a port up to {highest}")
-    if host and not _ADDRESS.fullmatch(host):
+    if host and not re.fullmatch(_ADDRESS, host, re.ASCII):
         raise InputError(f"services.{name}.publish '{publish}': write an IP address before the port, such as 127.0.0.1")
     host = host or "127.0.0.1"
     return f"{host}:{port}" if replicas == 1 else f"{host}:{port}-{int(port) + replicas - 1}"

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from cfscale.core.promises import Promises
 
 PLAN_SCHEMA = "cfscale/plan/v1"
+SPAWN = "spawn"  # behind a service's name: the balancer's backend for requests that start agents
 
 
 class HealthKind(StrEnum):

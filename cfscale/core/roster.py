@@ -14,14 +14,14 @@ from cfscale.errors import InputError
 SERVICES = (
     "coordinator", AGENTS, "loadbalancer", "queue", "memory", "cache", "database", "pooler", "sentinel", "etcd",
 )  # fmt: skip
-_POOL = re.compile(r"agents-[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?", re.ASCII)
+_POOL = r"agents-[a-z0-9]([-a-z0-9]{0,30}[a-z0-9])?"
 # a share is printed and computed with: as many digits as anybody would write
 _PARTS = 1000
 
 
 def known(name: str) -> bool:
     """Whether a profile may speak of a service of this name."""
-    return name in SERVICES or _POOL.fullmatch(name) is not None
+    return name in SERVICES or re.fullmatch(_POOL, name, re.ASCII) is not None
 
 
 def require_known(profile: Profile) -> None:

@@ -6,17 +6,17 @@ counts. Machines need not grow with them (first-fit decreasing promises no order
 each replica count is packed in turn, and only the place where a count is reached is searched for.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 from msgspec.structs import replace as changed
 
-from cfscale.core.nodes import Shape, choose_nodes, memory_of, shapes_of
-from cfscale.core.plan import Amounts, DeploymentPlan, Service
-from cfscale.core.sizing import recount, size
-from cfscale.core.tier import Catalogue
+from cfscale.core.nodes import Shape, choose_nodes, shapes_of
+from cfscale.core.plan import DeploymentPlan
+from cfscale.core.sizing import recount, recount_others, size, totals_of
+from cfscale.core.tier import AGENTS, Catalogue
 from cfscale.core.workload import Profile, Workload
 from cfscale.errors import InputError, RefusedError
 
@@ -24,6 +24,7 @@ DRIVERS = ("users", "agents", "tasks")
 T = TypeVar("T")
 View = Callable[[DeploymentPlan], Hashable]
 Guess = Callable[[DeploymentPlan, int], int]
+_Machines = tuple[tuple[Shape, ...], int]
 
 
 def first(holds: Callable[[int], bool], low: int, high: int, guess: int = 0) -> int | None:
@@ -119,27 +120,42 @@ class Line(Struct, frozen=True):
     def next_step(self, view: View, start: int, last: int) -> int | None:
         """The least index in (start, last] at which the view of the plan differs from the one at start.
 
-        The view must follow from tier, cells, service counts, totals and nodes. No plan differs from every plan.
+        The view must follow from tier, cells, service counts, nodes, and what all of them hold of CPU and memory. No plan
+        differs from every plan.
         """
         base, here = self.at(start), start
-        while base is not None and (plan := self.at(here)) is not None:
+        plan = base
+        while base is not None and plan is not None:
             edge = self._edge(plan, here, last)
             found = self._turn_before(edge, view, view(base), (plan, here, last))
             if found is None:
                 found = edge
             if found is None:
                 return None
-            after = self.at(found)
-            if after is None or view(after) != view(base):
+            plan = self.along(found, plan)
+            if plan is None or view(plan) != view(base):
                 return found
             here = found
         return None
+
+    def along(self, index: int, plan: DeploymentPlan) -> DeploymentPlan | None:
+        """The plan at an index, as far as a view sees it: in the place of a plan that is known its counts are enough."""
+        if index in self.seen or (counts := self._counts(index, plan)) is None:
+            return self.at(index)
+        return _with_counts(plan, counts, self._machines(plan))
+
+    def _machines(self, plan: DeploymentPlan) -> _Machines:
+        return shapes_of(self.catalogue.rules), spare_of(plan, self.catalogue)
 
     def _edge(self, plan: DeploymentPlan, here: int, last: int) -> int | None:
         """The least index in (here, last] at which anything beside the agents has changed; None where nothing does."""
         if (here, last) not in self.edges:
             others = _others(plan)
-            self.edges[here, last] = first(lambda index: self._beside(index, plan) != others, here, last)
+            edge = first(lambda index: self._beside(index, plan) != others, here, last)
+            end = last if edge is None else edge - 1
+            if end > here and self._counts(end, plan) is None:  # the agents pass a bound of the profile before that
+                edge = first(lambda index: self._counts(index, plan) is None, here, end)
+            self.edges[here, last] = edge
         return self.edges[here, last]
 
     def _turn_before(
@@ -162,27 +178,31 @@ class Line(Struct, frozen=True):
         """The first replica count of the agents on the way to one that is reached, at which the view changes."""
         now = plan.service("agents").replicas
         counts = range(now + 1, reach + 1) if self.rising else range(now - 1, reach - 1, -1)
-        others, shapes, spare = _others(plan), shapes_of(self.catalogue.rules), spare_of(plan, self.catalogue)
+        others, agents, machines = _others(plan), _agents_index(plan), self._machines(plan)
+        filled = [service.replicas for service in plan.services]
 
         def packed(count: int) -> DeploymentPlan:
             if (others, count) not in self.packed:
-                self.packed[others, count] = _with_agents(plan, count, shapes, spare)
+                filled[agents] = count
+                self.packed[others, count] = _with_counts(plan, filled, machines)
             return self.packed[others, count]
 
         return next((count for count in counts if view(packed(count)) != wanted), None)
 
     def _beside(self, index: int, plan: DeploymentPlan) -> Hashable:
-        """What ``_others`` says of the plan at an index; None in another place, or where nothing can be planned."""
-        counts = self._counts(index, plan)
-        names = [service.name for service in plan.services]
-        return None if counts is None else (place(plan), _beside_agents(zip(names, counts, strict=True)))
+        """What ``_others`` says of the plan at an index; None in another place, or where they cannot be planned."""
+        profile = self.profile_at(index)
+        if profile is None:
+            return None
+        counts = _attempted(lambda: recount_others(profile, self.catalogue, plan))
+        return None if counts is None else (place(plan), counts)
 
     def _agents(self, index: int, plan: DeploymentPlan) -> int:
         """The agents at an index in the place of the plan."""
         counts = self._counts(index, plan)
         if counts is None:
             raise ValueError(f"index {index} is not in the place of the plan")
-        return counts[[service.name for service in plan.services].index("agents")]
+        return counts[_agents_index(plan)]
 
     def _counts(self, index: int, plan: DeploymentPlan) -> tuple[int, ...] | None:
         """The replicas of each service of a plan at an index; None in another place, or where nothing can be planned."""
@@ -207,32 +227,22 @@ def _attempted(work: Callable[[], T | None]) -> T | None:
 
 
 def _others(plan: DeploymentPlan) -> Hashable:
-    return place(plan), _beside_agents((service.name, service.replicas) for service in plan.services)
+    return place(plan), tuple(service.replicas for service in plan.services if service.name != AGENTS)
 
 
-def _beside_agents(counts: Iterable[tuple[str, int]]) -> tuple[int, ...]:
-    return tuple(count for name, count in counts if name != "agents")
-
-
-def _with_agents(plan: DeploymentPlan, count: int, shapes: tuple[Shape, ...], spare: int) -> DeploymentPlan:
-    """The plan with this many replicas of the agents, its totals and its machines following."""
-    services = tuple(_counted(service, count) for service in plan.services)
-    more = plan.cells * (count - plan.service("agents").replicas)
-    agents, totals = plan.service("agents"), plan.totals
-    return replace(
-        plan,
-        services=services,
-        totals=Amounts(
-            totals.cpu_millicores + more * agents.cpu_request_millicores,
-            totals.memory_bytes + more * memory_of(agents),
-            totals.storage_bytes + more * agents.storage_bytes,
-        ),
-        nodes=choose_nodes(shapes, services, least=plan.settings.replication_factor, spare=spare).nodes,
+def _with_counts(plan: DeploymentPlan, counts: Sequence[int], machines: _Machines) -> DeploymentPlan:
+    """The plan with so many replicas of its services; CPU and memory of the totals, and the machines, follow."""
+    services = tuple(
+        service if service.replicas == count else replace(service, replicas=count)
+        for service, count in zip(plan.services, counts, strict=True)
     )
+    shapes, spare = machines
+    packing = choose_nodes(shapes, services, least=plan.settings.replication_factor, spare=spare)
+    return replace(plan, services=services, totals=totals_of(services, plan.cells), nodes=packing.nodes)
 
 
-def _counted(service: Service, agents: int) -> Service:
-    return replace(service, replicas=agents) if service.name == "agents" else service
+def _agents_index(plan: DeploymentPlan) -> int:
+    return next(index for index, service in enumerate(plan.services) if service.name == AGENTS)
 
 
 def spare_of(plan: DeploymentPlan, catalogue: Catalogue) -> int:

@@ -148,7 +148,8 @@ def _steps(line: _InputLine, name: str, plan: DeploymentPlan, value: int) -> lis
 
 def _step(line: _InputLine, names: tuple[str, str], index: int | None, span: tuple[int, int]) -> Step:
     (name, output), (value, reach), sign = names, span, 1 if line.rising else -1
-    view, here, there = STEPS[output], line.at(0), None if index is None else line.at(index)
+    view, here = STEPS[output], line.at(0)
+    there = None if index is None or here is None else line.along(index, here)
     at = None if index is None else value + sign * index
     return Step(
         name,

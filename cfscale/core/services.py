@@ -6,7 +6,7 @@ from math import ceil
 
 from msgspec.structs import replace
 
-from cfscale.core.drivers import Cell, Count, Shape, count_of, follows_load
+from cfscale.core.drivers import Cell, Count, Shape, count_of, follows_load, replicas_of
 from cfscale.core.ledger import entry
 from cfscale.core.nodes import memory_of
 from cfscale.core.overrides import drain_of, health_of, path_of, published, resources_of
@@ -49,9 +49,14 @@ def cell_services(cell: Cell) -> tuple[tuple[Service, ...], tuple[LedgerEntry, .
 
 def counts_of(cell: Cell, services: Sequence[Service]) -> tuple[int, ...]:
     """The replicas of services, sized and bounded as they are, under the load of this cell; raises as ``cell_services``."""
-    counts = {service.name: _recounted(cell, service) for service in services if service.name != AGENTS}
+    counts = others_of(cell, services)
     left = _left_by(cell, [(counts[service.name], service) for service in services if service.name != AGENTS])
     return tuple(_recounted(left, service) if service.name == AGENTS else counts[service.name] for service in services)
+
+
+def others_of(cell: Cell, services: Sequence[Service]) -> dict[str, int]:
+    """The replicas of the services beside the agents under the load of this cell, in their order; raises as ``cell_services``."""
+    return {service.name: _recounted(cell, service) for service in services if service.name != AGENTS}
 
 
 def _recounted(cell: Cell, service: Service) -> int:
@@ -59,7 +64,7 @@ def _recounted(cell: Cell, service: Service) -> int:
         return service.replicas
     cpu, memory = service.cpu_request_millicores, service.memory_request_bytes
     shape = Shape(cpu, service.cpu_limit_millicores, memory, memory_of(service))
-    count = count_of(service.name, cell, shape).replicas
+    count = replicas_of(service.name, cell, shape)
     given = cell.profile.scaling.services.get(service.name, ScalingBounds())
     least, most = (1, service.max_replicas) if pool_kind(service.name) == AGENTS else (count, count)
     least = least if given.min is None else given.min
@@ -181,14 +186,14 @@ def _require_bounds(name: str, count: int, least: int, most: int) -> None:
 def _agents_range(cell: Cell, name: str, shape: Shape) -> tuple[int, int]:
     """From what the sustained share of the load needs, at least the copies, to what the tier's top needs."""
     top = Workload(users=cell.workload.users, agents=cell.tier.top("agents"), tasks=cell.tier.top("tasks"))
-    most = count_of(name, replace(cell, workload=top), shape).replicas
+    most = replicas_of(name, replace(cell, workload=top), shape)
     if cell.profile.sustained is None:
         return cell.settings.replication_factor, most
     share = parse_share(cell.profile.sustained)
     sustained = Workload(*(ceil(share * getattr(cell.workload, name)) for name in ("users", "agents", "tasks")))
     # the demand is that of the peak: it does not bind while less is carried
     calm = replace(cell, workload=sustained, cpu_demand=0, memory_demand=0)
-    return count_of(name, calm, shape).replicas, most
+    return replicas_of(name, calm, shape), most
 
 
 def _storage(cell: Cell, name: str, shape: Shape, replicas: int) -> int:

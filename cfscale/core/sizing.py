@@ -19,7 +19,7 @@ from cfscale.core.plan import PLAN_SCHEMA, Amounts, Demand, DeploymentPlan, Ledg
 from cfscale.core.queueing import minimal_servers
 from cfscale.core.roster import left_out
 from cfscale.core.rules import cpu_demand, memory_demand, network_demand, storage_demand
-from cfscale.core.services import cell_services, counts_of, image_of
+from cfscale.core.services import cell_services, counts_of, image_of, others_of
 from cfscale.core.settings import database_of, promises_of, scaling_of, settings_of
 from cfscale.core.tier import Catalogue, Phase, Tier, choose_tier, phase_of
 from cfscale.core.units import GIB, format_cpu, format_size
@@ -59,7 +59,7 @@ def size(profile: Profile, catalogue: Catalogue, *, explained: bool = True) -> D
     cell = _cell((profile, catalogue), placed, settings, (demand.cpu_millicores, demand.memory_bytes))
     services, service_ledger = cell_services(cell)
     settings = _completed(cell, services)
-    totals, packing = _totals(services, cells), _packing(cell, services)
+    totals, packing = totals_of(services, cells), _packing(cell, services)
     phase = phase_of(catalogue.rules.phases, grown.users)
     plan = DeploymentPlan(
         schema=PLAN_SCHEMA,
@@ -111,14 +111,26 @@ def recount(profile: Profile, catalogue: Catalogue, base: DeploymentPlan) -> tup
     ``base`` is a plan of the same profile under another load. The counts are those that ``size`` finds, for a fraction of
     its work. Raises what ``size`` raises.
     """
+    placed = _placed_as(profile, catalogue, base)
+    if placed is None:
+        return None
+    cpu, _ = cpu_demand(catalogue, placed.workload, placed.cells)
+    memory, _ = memory_demand(catalogue, placed.workload, profile.agent_class)
+    return counts_of(_cell((profile, catalogue), placed, base.settings, (cpu, memory)), base.services)
+
+
+def recount_others(profile: Profile, catalogue: Catalogue, base: DeploymentPlan) -> tuple[int, ...] | None:
+    """As ``recount``, without the agents, which take most of it and which the others do not depend on."""
+    placed = _placed_as(profile, catalogue, base)
+    if placed is None:
+        return None
+    return tuple(others_of(_cell((profile, catalogue), placed, base.settings, (0, 0)), base.services).values())
+
+
+def _placed_as(profile: Profile, catalogue: Catalogue, base: DeploymentPlan) -> _Placed | None:
     workload = _admit(profile, catalogue, grown_workload(profile)).workload
     tier, cells = choose_tier(catalogue, workload, profile.tier)
-    if (tier.name, cells) != (base.tier, base.cells):
-        return None
-    placed = _Placed(tier, cells, workload)
-    cpu, _ = cpu_demand(catalogue, workload, cells)
-    memory, _ = memory_demand(catalogue, workload, profile.agent_class)
-    return counts_of(_cell((profile, catalogue), placed, base.settings, (cpu, memory)), base.services)
+    return _Placed(tier, cells, workload) if (tier.name, cells) == (base.tier, base.cells) else None
 
 
 def _cell(given: tuple[Profile, Catalogue], placed: _Placed, settings: Settings, demand: tuple[int, int]) -> Cell:
@@ -243,7 +255,8 @@ def _setting_entries(cell: Cell, settings: Settings) -> Iterator[LedgerEntry]:
     yield entry(catalogue, "database.max_connections", database.max_connections, words, limit.source)
 
 
-def _totals(services: tuple[Service, ...], cells: int) -> Amounts:
+def totals_of(services: tuple[Service, ...], cells: int) -> Amounts:
+    """What the replicas of all cells hold."""
     return Amounts(
         cpu_millicores=cells * sum(service.replicas * service.cpu_request_millicores for service in services),
         memory_bytes=cells * sum(service.replicas * memory_of(service) for service in services),

@@ -5,7 +5,6 @@ Every domain number lives there as a leaf with unit and source; nothing here hol
 
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
 
 from msgspec import Struct
 
@@ -263,7 +262,7 @@ def choose_tier(catalogue: Catalogue, workload: Workload, wanted: str) -> tuple[
 def cells(tier: Tier, workload: Workload) -> int:
     """How many cells of this tier carry the workload; one where it fits."""
     amounts = {"users": workload.users, "agents": workload.agents, "tasks": workload.tasks}
-    return max(1, *(ceil(Fraction(amount, tier.top(driver))) for driver, amount in amounts.items()))
+    return max(1, *(-(-amount // tier.top(driver)) for driver, amount in amounts.items()))
 
 
 def phase_of(phases: list[Phase], users: int) -> Phase:

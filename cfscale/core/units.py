@@ -33,10 +33,11 @@ _SECONDS = {
 }
 _WHOLE_SECONDS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,9})?"
-_SIZE = re.compile(rf"({_NUMBER})([A-Za-z]{{0,3}})", re.ASCII)
-_CPU = re.compile(rf"({_NUMBER})(m?)", re.ASCII)
-_DURATION = re.compile(rf"(?:{_NUMBER}(?:ms|[smhdwy]))+", re.ASCII)
-_DURATION_PART = re.compile(rf"({_NUMBER})(ms|[smhdwy])", re.ASCII)
+# compiled where they are first asked
+_SIZE = rf"({_NUMBER})([A-Za-z]{{0,3}})"
+_CPU = rf"({_NUMBER})(m?)"
+_DURATION = rf"(?:{_NUMBER}(?:ms|[smhdwy]))+"
+_DURATION_PART = rf"({_NUMBER})(ms|[smhdwy])"
 
 
 def parse_size(text: str) -> int:
@@ -44,7 +45,7 @@ def parse_size(text: str) -> int:
 
     Raises InputError for anything else, and for a size below one byte.
     """
-    match = _SIZE.fullmatch(text)
+    match = re.fullmatch(_SIZE, text, re.ASCII)
     if match is None or match[2] not in _SIZE_FACTORS:
         raise InputError(f"'{text}' is not a size: write a number and a unit, such as 512M or 4G")
     size = Fraction(match[1]) * _SIZE_FACTORS[match[2]]
@@ -55,7 +56,7 @@ def parse_size(text: str) -> int:
 
 def parse_cpu(text: str) -> int:
     """Millicores of a CPU share such as ``0.5``, ``2`` or ``500m``; raises InputError for anything else or for zero."""
-    match = _CPU.fullmatch(text)
+    match = re.fullmatch(_CPU, text, re.ASCII)
     if match is None:
         raise InputError(f"'{text}' is not a CPU share: write cores (0.5) or millicores (500m)")
     millicores = ceil(Fraction(match[1]) * (1 if match[2] else 1000))
@@ -66,9 +67,9 @@ def parse_cpu(text: str) -> int:
 
 def parse_duration(text: str) -> float:
     """Seconds of a duration such as ``10s``, ``5m`` or ``1h30m``; raises InputError for anything else."""
-    if _DURATION.fullmatch(text) is None:
+    if re.fullmatch(_DURATION, text, re.ASCII) is None:
         raise InputError(f"'{text}' is not a duration: write a number and a unit, such as 10s, 5m or 1h30m")
-    return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in _DURATION_PART.findall(text)))
+    return float(sum(Fraction(number) * _SECONDS[unit] for number, unit in re.findall(_DURATION_PART, text, re.ASCII)))
 
 
 def format_size(size: int) -> str:

@@ -7,7 +7,6 @@ profile after growth: whole users, agents and tasks.
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from math import ceil
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
@@ -31,10 +30,11 @@ Name = Annotated[
 # scalars of a profile stay text until these types say what they are; other YAML readers see a number or a boolean first
 Text = Annotated[str, Meta(pattern=r"\A[^\x00]*\Z", max_length=65_536, extra_json_schema={ALSO: ["number", "boolean"]})]
 Amount = Annotated[str, Meta(extra_json_schema={ALSO: ["number"]})]
-_DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?", re.ASCII)
+# patterns are text, compiled where they are first asked: most plans ask few of them
+_DECIMAL = r"[0-9]{1,4}(?:\.[0-9]{1,6})?"
 _LONGEST_SECONDS = 315_360_000.0  # timers of the operating system and of the components end not far above
 _LEAST_GROWTH, _MOST_GROWTH = Fraction(1, 100), 1000
-_SECRET = re.compile(r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL", re.IGNORECASE)
+_SECRETIVE = r"PASSWORD|PASSWD|SECRET|TOKEN|API_?KEY|PRIVATE_?KEY|CREDENTIAL"
 Environment = Literal["development", "staging", "production"]
 
 
@@ -198,21 +198,21 @@ class Workload(Struct, frozen=True):
 
 def parse_growth(text: str) -> Fraction:
     """The headroom factor as an exact fraction; raises InputError for anything but a plain decimal in range."""
-    if not _DECIMAL.fullmatch(text) or not _LEAST_GROWTH <= Fraction(text) <= _MOST_GROWTH:
+    if not re.fullmatch(_DECIMAL, text, re.ASCII) or not _LEAST_GROWTH <= Fraction(text) <= _MOST_GROWTH:
         raise InputError(f"growth '{text}' is not a factor: write a decimal number from 0.01 to 1000, such as 1.5")
     return Fraction(text)
 
 
 def parse_share(text: str) -> Fraction:
     """The share of the peak that is carried most of the time; raises InputError for anything but a decimal up to 1."""
-    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) <= 1:
+    if not re.fullmatch(_DECIMAL, text, re.ASCII) or not 0 < Fraction(text) <= 1:
         raise InputError(f"sustained '{text}' is not a share of the peak: write a decimal number up to 1, such as 0.4")
     return Fraction(text)
 
 
 def parse_fraction(text: str, where: str) -> Fraction:
     """A part of a whole; raises InputError for anything but a decimal between 0 and 1."""
-    if not _DECIMAL.fullmatch(text) or not 0 < Fraction(text) < 1:
+    if not re.fullmatch(_DECIMAL, text, re.ASCII) or not 0 < Fraction(text) < 1:
         raise InputError(f"{where} '{text}' is not a part of the whole: write a decimal number below 1, such as 0.25")
     return Fraction(text)
 
@@ -227,13 +227,19 @@ def grown_workload(profile: Profile) -> Workload:
             f"the profile lacks {', '.join(missing)}: set {'it' if len(missing) == 1 else 'them'} in cfscale.yaml or give {flags}"
         )
     factor = parse_growth(profile.growth)
-    return Workload(**{name: ceil(value * factor) for name, value in given.items() if value is not None})
+    return Workload(
+        **{
+            name: -(-value * factor.numerator // factor.denominator)
+            for name, value in given.items()
+            if value is not None
+        }
+    )
 
 
 def checked_env(name: str, env: Mapping[str, str]) -> Mapping[str, str]:
     """The variables of a service; raises InputError for one that looks like a secret: it would stand in manifests."""
     for variable, value in env.items():
-        if value and _SECRET.search(variable) and not variable.endswith("_FILE"):
+        if value and re.search(_SECRETIVE, variable, re.IGNORECASE) and not variable.endswith("_FILE"):
             raise InputError(
                 f"services.{name}.env.{variable} looks like a secret, and a profile ends up in manifests: "
                 f"write it into secrets/{name}.env beside the rendered manifests, or export it before 'cfscale up --engine process'"

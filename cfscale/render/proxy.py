@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
-from cfscale.core.plan import DeploymentPlan, HealthKind, Service
+from cfscale.core.plan import SPAWN, DeploymentPlan, HealthKind, Service
 from cfscale.core.tier import AGENTS, pool_kind
 from cfscale.errors import InputError
 
@@ -23,7 +23,7 @@ _LOG_LEVELS = {"debug": "debug", "info": "info", "warn": "warning", "error": "er
 # what X-Request-Type says, the backend's suffix for it, and how that spreads: by weights that follow free resources, by
 # connections, by a hash of the swarm
 REQUEST_TYPES = (
-    ("agent-spawn", "spawn", "roundrobin"),
+    ("agent-spawn", SPAWN, "roundrobin"),
     ("task-execution", "task", "leastconn"),
     ("swarm-coordination", "swarm", "hash"),
 )
@@ -34,7 +34,8 @@ _TASKS = {"agents-parallel": ("X-Task-Type", "parallel"), "agents-expert": ("X-T
 class Backend(Struct, frozen=True):
     """One scaled service in one way to spread requests; ``check_path`` None asks for a connection only.
 
-    ``algorithm`` is HAProxy's, ``hash`` for the swarm's id or ``one`` where one replica takes everything.
+    ``algorithm`` is HAProxy's, ``hash`` for the swarm's id or ``one`` where one replica takes everything. ``weighed``: the
+    scaler says how much each replica has free, in percent; one that it has not measured yet counts as free.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Backend(Struct, frozen=True):
     connections: int
     sticky_header: str | None
     sticky_for: str
+    weighed: bool
 
 
 class Route(Struct, frozen=True):
@@ -200,6 +202,7 @@ def _backend(plan: DeploymentPlan, service: Service, suffix: str, algorithm: str
         connections=max(1, plan.settings.limits.connections // routed // service.min_replicas),
         sticky_header=service.sticky_header,
         sticky_for=_milliseconds(plan.settings.session_timeout_seconds),
+        weighed=suffix == f".{SPAWN}",
     )
 
 

@@ -64,6 +64,10 @@ class Balancer(Protocol):
         """Return the slots of these addresses to service, for whoever gets them next."""
         ...
 
+    def weigh(self, weights: Mapping[str, int]) -> None:
+        """Send requests that start agents to these addresses in proportion to their weights, 1 to 100."""
+        ...
+
 
 class Prober(Protocol):
     """Asks one address one health question."""

@@ -40,7 +40,6 @@ from cfscale.runtime.act import Clock
 WORKERS = 100
 NAMED_WORKERS = 400
 _WIDEN_SECONDS, _GRID_SECONDS = 0.25, 0.05
-CONFIRM_SECONDS = 0.5
 _PATIENCE_SECONDS = 0.1
 PATIENT_SECONDS = 1.0
 _DATABASE, _DATABASE_USER = "app", "app"  # as rendered; anybody else would be refused, and a refusal is an answer too
@@ -150,7 +149,7 @@ class Survey(Struct, frozen=True):
     clock: Clock
     judging: Judging
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    confirm_seconds: float | None = CONFIRM_SECONDS
+    confirm_seconds: float | None = None
     workers: int = WORKERS
     most: int = WORKERS
 

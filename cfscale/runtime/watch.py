@@ -27,6 +27,7 @@ from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
 from cfscale.runtime.act import Clock, Hands, Outcome, act
 from cfscale.runtime.ports import Engine
+from cfscale.runtime.weights import weigh
 
 log = logging.getLogger(__name__)
 # the decision in hand: what is said meanwhile belongs to it
@@ -218,6 +219,8 @@ class Scaler:
         except (ActionError, UnavailableError) as error:
             yield from (self._out_of_reach(service, str(error)) for service in self.services)
             return
+        if self.hands is not None:
+            weigh(self.hands, observations, self.warn)
         for observation, situation in [(one, self._situation(one)) for one in observations]:
             decision = self._decide(observation, situation)
             correlation.set(decision)

@@ -14,7 +14,7 @@ import pytest
 from cfscale.adapters.haproxy import HaproxyBalancer, runtime_api_argv, unix_socket
 from cfscale.errors import UnavailableError
 
-STATE_HEADER = "# srv_name be_name srv_port srv_addr srv_extra srv_admin_state"
+STATE_HEADER = "# srv_name be_name srv_port srv_addr srv_extra srv_admin_state srv_uweight"
 STAT_HEADER = "# pxname,svname,scur,extra,qcur,"
 
 
@@ -24,6 +24,7 @@ class FakeHaproxy:
     def __init__(self, **slots: tuple[str, int, int, int]) -> None:
         self.slots = {name.replace("__", "/"): list(slot) for name, slot in slots.items()}
         self.healthy = dict.fromkeys(self.slots, True)
+        self.weights = dict.fromkeys(self.slots, 100)
         self.lines: list[str] = []
 
     def __call__(self, line: str) -> str:
@@ -33,18 +34,20 @@ class FakeHaproxy:
     def _answer(self, command: str) -> str:
         if command == "show servers state":
             rows = [
-                f"{n.split('/')[1]} {n.split('/')[0]} {a.split(':')[1]} {a.split(':')[0]} - {s}"
+                f"{n.split('/')[1]} {n.split('/')[0]} {a.split(':')[1]} {a.split(':')[0]} - {s} {self.weights[n]}"
                 for n, a, s in self._all()
             ]
             return "\n".join(["1", STATE_HEADER, *rows, ""])
         if command.startswith("show stat"):
             rows = [f"{n.replace('/', ',')},{slot[3]},x,{slot[2]}," for n, slot in self.slots.items()]
             return "\n".join([STAT_HEADER, *rows, ""])
-        match = re.fullmatch(r"set server (\S+) (state|health) (\S+)", command)
+        match = re.fullmatch(r"set server (\S+) (state|health|weight) (\S+)", command)
         if match is None or match[1] not in self.slots:
             return "No such server.\n"
         if match[2] == "health":
             self.healthy[match[1]] = match[3] == "up"
+        elif match[2] == "weight":
+            self.weights[match[1]] = int(match[3])
         else:
             state = int(str(self.slots[match[1]][1])) & ~0x09
             self.slots[match[1]][1] = state | {"maint": 1, "drain": 8, "ready": 0}[match[3]]
@@ -106,6 +109,19 @@ def test_many_slots_are_ordered_in_few_commands() -> None:
     balancer(haproxy).drain([f"10.0.0.{n}:80" for n in range(100)])
     assert all(haproxy.state(name) == 1 for name in haproxy.slots)
     assert len(haproxy.lines) < 6
+
+
+def test_only_backends_for_requests_that_start_agents_are_weighed_and_only_what_differs_is_said() -> None:
+    haproxy = FakeHaproxy(**{
+        "agents__a1": ("10.0.0.1:80", 0, 0, 0),
+        "agents.spawn__a1": ("10.0.0.1:80", 0, 0, 0),
+        "agents.spawn__a2": ("10.0.0.2:80", 0, 0, 0),
+        "agents.spawn__a3": ("10.0.0.1:80", 0x20, 0, 0),
+    })  # fmt: skip
+    balancer(haproxy).weigh({"10.0.0.1:80": 40, "10.0.0.2:80": 100, "10.0.0.9:80": 7})
+
+    assert haproxy.weights == {"agents/a1": 100, "agents.spawn/a1": 40, "agents.spawn/a2": 100, "agents.spawn/a3": 100}
+    assert haproxy.lines == ["show servers state", "set server agents.spawn/a1 weight 40"]
 
 
 def test_a_balancer_out_of_reach_is_said_and_the_others_are_told_all_the_same() -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from cfscale.adapters.probes.ask import ask
 from cfscale.adapters.probes.network import Network, TlsPolicy
@@ -24,7 +25,7 @@ from tests.adapters.test_probes import JUDGING
 
 pytestmark = pytest.mark.process
 GENEROUS = 10.0
-POLICY = TlsPolicy()
+POLICY = TlsPolicy(JUDGING.certificate_seconds)
 
 
 def program(*names: str) -> str:
@@ -314,7 +315,7 @@ def test_fault_25_a_bad_certificate_is_told_with_its_days(
     nginx: tuple[dict[str, int], Path], name: str, state: State, reason: str
 ) -> None:
     ports, authority = nginx
-    attempt = asked(f"https://localhost:{ports[name]}/", TlsPolicy(authority))
+    attempt = asked(f"https://localhost:{ports[name]}/", replace(POLICY, authorities=authority))
 
     assert (attempt.state, attempt.reason) == (state, reason)
     assert attempt.certificate_expires_at is not None
@@ -322,7 +323,7 @@ def test_fault_25_a_bad_certificate_is_told_with_its_days(
 
 def test_fault_25_a_bad_certificate_is_degraded_where_that_is_the_policy(nginx: tuple[dict[str, int], Path]) -> None:
     ports, authority = nginx
-    attempt = asked(f"https://localhost:{ports['expired']}/", TlsPolicy(authority, tolerant=True))
+    attempt = asked(f"https://localhost:{ports['expired']}/", replace(POLICY, authorities=authority, tolerant=True))
 
     assert (attempt.state, attempt.reason) == (State.DEGRADED, "HTTP 200; certificate expired 2 days ago")
 
@@ -335,7 +336,7 @@ def test_an_authority_that_nobody_trusts_is_down(nginx: tuple[dict[str, int], Pa
 
 def test_the_handshake_alone_tells_the_days(nginx: tuple[dict[str, int], Path]) -> None:
     ports, authority = nginx
-    attempt = asked(f"tls://localhost:{ports['good']}", TlsPolicy(authority))
+    attempt = asked(f"tls://localhost:{ports['good']}", replace(POLICY, authorities=authority))
 
     assert (attempt.state, attempt.reason) == (State.UP, "TLS, certificate expires in 90 days")
     assert attempt.phases is not None

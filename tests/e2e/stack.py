@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -47,9 +47,16 @@ class Stack(Struct, frozen=True):
 
     def cfscale(self, command: str, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one command on this deployment."""
-        argv = [sys.executable, "-m", "cfscale", command, str(self.profile), *words]
+        return self._ran([command, str(self.profile), *words], check=check)
+
+    def told(self, command: str, service: str) -> subprocess.CompletedProcess[str]:
+        """Run one command that is about a service of it."""
+        return self._ran([command, service, "--profile", str(self.profile)], check=True)
+
+    def _ran(self, words: Sequence[str], *, check: bool) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "cfscale", *words]
         done = subprocess.run(argv, env=dict(self.env), capture_output=True, text=True, timeout=400, check=False)
-        sys.stdout.write(f"$ cfscale {command} {' '.join(words)}\n{done.stdout}{done.stderr}")
+        sys.stdout.write(f"$ cfscale {' '.join(words)}\n{done.stdout}{done.stderr}")
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

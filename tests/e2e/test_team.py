@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,32 @@ def test_tasks_go_to_whoever_has_the_fewest(team: Stack) -> None:
         thread.join()
 
     assert len(hits) == 1
+
+
+def test_new_agents_go_where_most_is_free(team: Stack) -> None:
+    """One replica burns all that it may of the CPU; ``scale`` measures that and tells both balancers."""
+    busy, header = team.containers("agents")[0], {"X-Request-Type": "agent-spawn"}
+    host = docker("inspect", "--format", "{{.Config.Hostname}}", busy).strip()
+    team.told("pause", "agents")  # it is weighed all the same
+    team.run(busy, "touch", "/tmp/busy")
+    docker("exec", "--detach", busy, "sh", "-c", "while [ -e /tmp/busy ]; do :; done")
+    try:
+        until(lambda: weighed(team, host), 40, "the busy one has the least weight")
+        spawned = Counter(team.get("/work", header, balancer=turn % 2)[1] for turn in range(60))
+    finally:
+        team.run(busy, "rm", "/tmp/busy")
+        team.told("resume", "agents")
+    report("requests that start agents", busy=spawned[host], others=spawned.total() - spawned[host])
+
+    assert len(spawned) >= 2
+    assert spawned[host] <= 6  # of sixty; twenty would be its share
+
+
+def weighed(team: Stack, host: str) -> bool | None:
+    """Whether hardly any of thirty requests go to a replica after one more evaluation."""
+    team.cfscale("scale", "--apply", check=False)
+    hosts = [team.get("/work", {"X-Request-Type": "agent-spawn"})[1] for _ in range(30)]
+    return hosts.count(host) <= 3 or None
 
 
 def test_a_swarm_meets_at_one_replica_through_every_balancer(team: Stack) -> None:
@@ -231,6 +258,41 @@ def test_what_is_written_is_read_on_the_read_port(team: Stack) -> None:
 
     assert team.sql("select pg_is_in_recovery()", database="app_ro") == "t"
     until(lambda: team.sql("select id from written", database="app_ro", check=False) or None, 10, "the replica has it")
+
+
+def test_prometheus_reaches_all_that_it_is_told_to_watch(team: Stack) -> None:
+    """Started by the profile that the manifest gives it; taking the deployment down at the end removes it too."""
+    docker(
+        "compose", "--project-name", NAME, "--file", str(team.folder / "compose.yaml"),
+        "--profile", "monitoring", "up", "-d", "--no-deps", "prometheus",
+    )  # fmt: skip
+    found = until(lambda: watched(team), 60, "all targets are up")
+    rules = asked_prometheus(team, "rules")
+
+    assert set(found) == {"prometheus", "loadbalancer", "database", "etcd"}
+    assert found["loadbalancer"] == 2
+    assert [rule for group in rules["groups"] for rule in group["rules"] if rule["health"] == "err"] == []
+
+
+def watched(team: Stack) -> Counter[str] | None:
+    """How many targets of each job are up, once all of them are."""
+    targets = asked_prometheus(team, "targets?state=active").get("activeTargets", [])
+    jobs = Counter(target["labels"]["job"] for target in targets if target["health"] == "up")
+    return jobs if len(jobs) >= 4 and jobs.total() == len(targets) else None
+
+
+def asked_prometheus(team: Stack, question: str) -> dict[str, Any]:
+    """What its API answers, asked on the port that the manifest publishes."""
+    connection = http.client.HTTPConnection("127.0.0.1", 9090, timeout=10)
+    try:
+        connection.request("GET", f"/api/v1/{question}")
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        answer = {"data": {}}  # it is not there yet
+    finally:
+        connection.close()
+    found: dict[str, Any] = answer["data"]
+    return found
 
 
 def test_the_pool_keeps_five_connections_and_never_passes_a_hundred(team: Stack) -> None:

@@ -61,7 +61,7 @@ class World:
         return Attempt(state, state.value, 0.01)
 
     def survey(self) -> Survey:
-        return Survey(self.ask, self, JUDGING, sleep=self.sleep)
+        return Survey(self.ask, self, JUDGING, sleep=self.sleep, confirm_seconds=JUDGING.confirm_seconds)
 
 
 def target(name: str, group: str = "web") -> Target:

@@ -99,6 +99,28 @@ def test_a_shrink_drains_waits_stops_and_frees_the_slots(lab: Callable[..., Lab]
     assert here.clock.time - before == pytest.approx(3.0, abs=0.3)
 
 
+def test_the_balancer_is_told_what_each_replica_has_free(lab: Callable[..., Lab]) -> None:
+    here = lab(load=1.0, replicas=2)
+    here.tick()
+
+    assert here.balancer.weights == {"10.0.0.1:8080": 50, "10.0.0.2:8080": 50}
+
+
+def test_weights_that_cannot_be_told_stop_nothing(lab: Callable[..., Lab]) -> None:
+    here = lab(load=4.0, replicas=2)
+    here.balancer.unreachable = True
+
+    assert here.tick().applied
+    assert here.warnings == ["new agents go by the weights of before: balancer: connection refused"]
+
+
+def test_without_hands_nobody_is_weighed(lab: Callable[..., Lab]) -> None:
+    here = lab(load=1.0, replicas=2)
+    list(here.scaler(apply=False).tick())
+
+    assert here.balancer.weights == {}
+
+
 def test_a_replica_that_stays_busy_is_waited_for_no_longer_than_its_grace(lab: Callable[..., Lab]) -> None:
     here = lab(load=0.2, replicas=2)
     here.balancer.busy_seconds = 1e6

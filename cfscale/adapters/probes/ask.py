@@ -122,7 +122,7 @@ async def _plain_answer(dial: Dialer, target: Target) -> Answer:
     await wire.send(request("GET", target.health.path, target))
     data = await wire.read()
     dial.status = complete_status(data) or (await received(wire, data, with_body=False)).status
-    wire.close(abruptly=True)  # connections that the system remembers for a minute would use up ports and its time
+    dial.close(abruptly=True)  # connections that the system remembers for a minute would use up ports and its time
     return judge(Response(dial.status), target)
 
 

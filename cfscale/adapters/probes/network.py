@@ -66,8 +66,8 @@ class TlsPolicy(Struct, frozen=True):
     degraded. ``tolerant``: one that fails verification is degraded too, rather than down.
     """
 
+    expiring_seconds: float
     authorities: Path | None = None
-    expiring_seconds: float = 14 * 86_400.0
     tolerant: bool = False
 
 
@@ -103,7 +103,7 @@ class Network:
         lookups: int = LOOKUPS,
         policy: TlsPolicy | None = None,
     ) -> None:
-        self.policy = policy or TlsPolicy()
+        self.policy = policy or TlsPolicy(judging.certificate_seconds)
         self._judging = judging
         self._contexts: dict[tuple[bool, bool], ssl.SSLContext] = {}
         self._resolver = Resolver(lookup, lookups)
@@ -250,10 +250,11 @@ class Dialer:
             await self.network.connect(wire, self.target, self.addresses)
         return wire
 
-    def close(self) -> None:
-        """Close all connections."""
+    def close(self, *, abruptly: bool = False) -> None:
+        """Close all connections, ``abruptly`` as ``Wire.close`` says."""
         for wire in self._wires:
-            wire.close()
+            wire.close(abruptly=abruptly)
+        self._wires.clear()
 
     @property
     def _speaks_h2(self) -> bool:
@@ -267,20 +268,19 @@ class Dialer:
     @property
     def remote(self) -> bool:
         """Whether it did so with another machine."""
-        return (
-            self.connected
-            and bool(self.addresses)
-            and not any(address.startswith("127.") or address == "::1" for address in self.addresses)
-        )
+        for address in self.addresses:
+            if address.startswith("127.") or address == "::1":
+                return False
+        return self.connected and bool(self.addresses)
 
     def phases(self, began: float) -> Phases:
         """Where the time went, for an attempt that began then."""
         marks = self.marks
         sent = marks.secured or marks.connected
         return Phases(
-            _between(began, self.resolved),
+            self.resolved and _between(began, self.resolved),
             _between(self.resolved or began, marks.connected),
-            _between(marks.connected, marks.secured),
+            marks.secured and _between(marks.connected, marks.secured),
             _between(sent, marks.first_byte),
         )
 
