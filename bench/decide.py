@@ -5,13 +5,15 @@ import time
 from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.foresight import Foresight
+from cfscale.core.history import History
 from cfscale.core.laws import laws_of, promise_of
 from cfscale.core.plan import Health, HealthKind, Service
-from cfscale.core.policy import Observation, situation_of
+from cfscale.core.policy import Observation
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
 from cfscale.core.settings import scaling_of
+from cfscale.core.situation import situation_of
 from cfscale.core.workload import Profile
 
 SERVICES, REPLICAS, TICKS = 1000, 3, 40

@@ -4,15 +4,15 @@ It satisfies the Protocols of the scaler, so that tests assert that the loop set
 """
 # ruff: noqa: ARG002 - a fake needs the parameters of its Protocol, not all of their values
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from cfscale.adapters.assets import load_catalogue
-from cfscale.core.autoscale import History
 from cfscale.core.decision import Entry
 from cfscale.core.foresight import Loads
+from cfscale.core.history import History, Remembered
 from cfscale.core.plan import (
     Band,
     Damping,
@@ -121,16 +121,21 @@ def a_usage(number: int, cpu: float | None = 0.5, memory: float = 0.5, time: flo
 
 @dataclass(slots=True)
 class VirtualClock:
-    """Time that passes only by waiting; ``stop_at`` is when the operator asks to stop."""
+    """Time that passes only by waiting, on a clock that can be set; ``stop_at`` is when the operator asks to stop."""
 
     time: float = 1_000_000.0
     stop_at: float = float("inf")
+    set_by: float = 0.0
+
+    def set_forward(self, seconds: float) -> None:
+        self.time += seconds
+        self.set_by += seconds
 
     def now(self) -> float:
         return self.time
 
     def monotonic(self) -> float:
-        return self.time
+        return self.time - self.set_by
 
     def wait(self, seconds: float) -> bool:
         self.time = min(self.time + max(0.0, seconds), max(self.time, self.stop_at))
@@ -247,17 +252,18 @@ class FakeMemory:
     """What a state folder would keep."""
 
     stored: dict[str, History] = field(default_factory=dict)
+    stored_clock: float | None = None
     stored_loads: dict[str, Loads] = field(default_factory=dict)
     pause: Pause = field(default_factory=Pause)
     full: bool = False
 
-    def histories(self) -> Mapping[str, History]:
-        return self.stored
+    def recall(self) -> Remembered:
+        return Remembered(self.stored, self.stored_clock)
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         if self.full:
             raise ActionError("state: no space left on device")
-        self.stored = dict(histories)
+        self.stored, self.stored_clock = dict(remembered.histories), remembered.clock_ahead
 
     def loads(self) -> Mapping[str, Loads]:
         return self.stored_loads
@@ -267,8 +273,8 @@ class FakeMemory:
             raise ActionError("state: no space left on device")
         self.stored_loads = dict(loads)
 
-    def pause_of(self, service: str) -> Pause:
-        return self.pause
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        return dict.fromkeys(services, self.pause)
 
 
 @dataclass(slots=True)

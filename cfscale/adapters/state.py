@@ -8,15 +8,15 @@ an empty one. Folder mode 0700, files 0600.
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from cfscale.core.autoscale import History
 from cfscale.core.foresight import Loads
+from cfscale.core.history import History, Remembered
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
 
@@ -39,6 +39,8 @@ class _Pauses(_Stored, frozen=True):
 
 class _Histories(_Stored, frozen=True):
     histories: dict[str, History]
+    boot: str = ""
+    clock_ahead: float | None = None
 
 
 class _Loads(_Stored, frozen=True):
@@ -97,15 +99,16 @@ class State:
 
     def pause_of(self, service: str) -> Pause:
         """What is paused for one service, whether by its own name or for all."""
+        return self.pauses_of((service,))[service]
+
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        """What is paused, for each of these services."""
         pauses = self._current_pauses()
-        found = [pauses[name] for name in (service, ALL_SERVICES) if name in pauses]
-        return Pause(
-            max((pause.scale_in_until for pause in found), default=0.0),
-            max((pause.scale_out_until for pause in found), default=0.0),
-        )
+        everywhere = pauses.get(ALL_SERVICES, Pause())
+        return {name: _either(pauses[name], everywhere) if name in pauses else everywhere for name in services}
 
     def _current_pauses(self) -> Mapping[str, Pause]:
-        """The pauses, read again only where their file is another one: they are asked for once a service and tick."""
+        """The pauses, read again only where their file is another one: they are asked for with every tick."""
         try:
             stat = (self.folder / "pauses.json").stat()
         except OSError:
@@ -126,14 +129,18 @@ class State:
             )
             self._write("pauses.json", _Pauses(STATE_SCHEMA, pauses))
 
-    def histories(self) -> Mapping[str, History]:
-        """What the scaler remembers, by service."""
+    def recall(self) -> Remembered:
+        """What the scaler remembers. The monotonic clock begins anew with the host: that of another start says nothing."""
         stored = self._read("scaling.json", _Histories)
-        return stored.histories if stored else {}
+        if stored is None:
+            return Remembered({})
+        same = stored.boot and stored.boot == _boot()
+        return Remembered(stored.histories, stored.clock_ahead if same else None)
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         """Store what the scaler remembers."""
-        self._write("scaling.json", _Histories(STATE_SCHEMA, dict(histories)))
+        stored = _Histories(STATE_SCHEMA, dict(remembered.histories), _boot(), remembered.clock_ahead)
+        self._write("scaling.json", stored, indented=False)
 
     def loads(self) -> Mapping[str, Loads]:
         """The loads by the minute that forecasts are made of, by service."""
@@ -178,6 +185,22 @@ class State:
             yield
         finally:
             os.close(folder)
+
+
+def _boot() -> str:
+    """A name for the time since the host was started; empty where it has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _either(one: Pause, other: Pause) -> Pause:
+    """What either of two pauses stops."""
+    return Pause(
+        max(one.scale_in_until, other.scale_in_until),
+        max(one.scale_out_until, other.scale_out_until),
+    )
 
 
 def _replace(path: Path, text: bytes) -> None:

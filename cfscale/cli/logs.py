@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from logging import Handler, LogRecord
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cfscale.cli import console
-from cfscale.core.decision import Decision, timestamp
+from cfscale.core.decision import Decision, identity, timestamp
 
 if TYPE_CHECKING:
     from contextvars import ContextVar
@@ -38,19 +38,25 @@ class LogFormat(StrEnum):
 class JsonHandler(Handler):
     """Writes each record as one line."""
 
-    def __init__(self, deployment: str, correlation: "ContextVar[str]") -> None:
+    def __init__(self, correlation: "ContextVar[Decision | None]") -> None:
         super().__init__()
         self._correlation = correlation
         self._who = {
             "service": os.environ.get("SERVICE_NAME") or "cfscale-scale",
             "instance": os.environ.get("INSTANCE_ID") or f"{socket.gethostname()}:{os.getpid()}",
-            "deployment": deployment,
+            "deployment": "",
         }
+
+    def of(self, deployment: str) -> None:
+        """Say of which deployment the lines are from now on."""
+        self._who["deployment"] = deployment
 
     def emit(self, record: LogRecord) -> None:
         """Write one record; a stream that is gone is no reason to stop scaling."""
         head = {"time": timestamp(record.created), "level": record.levelname.lower()}
-        said = {"correlation_id": self._correlation.get(), "message": console.clean(record.getMessage())}
+        in_hand = self._correlation.get()
+        correlation_id = identity(in_hand) if in_hand else ""
+        said = {"correlation_id": correlation_id, "message": console.clean(record.getMessage())}
         decision = getattr(record, "decision", None)
         facts = _facts(decision) if isinstance(decision, Decision) else {}
         try:
@@ -66,23 +72,26 @@ def _facts(decision: Decision) -> dict[str, object]:
 
 
 @contextmanager
-def logging_as(wanted: LogFormat, deployment: str) -> Iterator[None]:
-    """While the block runs, everything for standard error is logged in this format."""
+def logging_as(wanted: LogFormat) -> Iterator[Callable[[str], None]]:
+    """While the block runs, everything for standard error is logged in this format; gives how to name the deployment.
+
+    An error that ends the block is told in this format too, by whoever catches it: ``console.divert(None)`` ends that.
+    """
     if wanted is LogFormat.TEXT:
-        yield
+        yield lambda _name: None
         return
     from cfscale.runtime.watch import correlation
 
-    logger, handler = logging.getLogger(_LOGGER), JsonHandler(deployment, correlation)
+    logger, handler = logging.getLogger(_LOGGER), JsonHandler(correlation)
     level, propagates = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    console.divert(lambda kind, text: logger.log(_LEVELS[kind], "%s", text))
+    console.divert(lambda kind, text: handler.emit(LogRecord(_LOGGER, _LEVELS[kind], "", 0, text, None, None)))
     try:
-        yield
-    finally:
+        yield handler.of
         console.divert(None)
+    finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagates

@@ -111,9 +111,12 @@ def run(argv: Sequence[str]) -> int:
     flags, rest = _split(list(argv))
     console.configure(quiet="quiet" in flags, color=False if "no_color" in flags else None)
     signal.signal(signal.SIGTERM, _terminate)
-    return _guarded(
-        lambda: _app()(args=rest, prog_name="cfscale", standalone_mode=False), debug="debug" in flags, argv=argv
-    )
+    try:
+        return _guarded(
+            lambda: _app()(args=rest, prog_name="cfscale", standalone_mode=False), debug="debug" in flags, argv=argv
+        )
+    finally:
+        console.divert(None)  # what a command ended with was told the way that it asked for
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -15,8 +15,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 
 from cfscale.cli import console
-from cfscale.core.autoscale import History
 from cfscale.core.decision import Action, Decision
+from cfscale.core.history import History
 from cfscale.core.policy import Observation
 from cfscale.core.samples import ReplicaState
 from cfscale.errors import InputError, UnavailableError

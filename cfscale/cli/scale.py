@@ -59,7 +59,7 @@ class Clock:
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until asked to stop: then True."""
-        return self._stop.wait(max(0.0, seconds))
+        return self._stop.is_set() or (seconds > 0 and self._stop.wait(seconds))
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -117,36 +117,37 @@ def scale(
 
     cfscale scale --watch --metrics :9464 --log json
     """
-    plan = _timed(load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth)), interval)
-    seconds = None if lasting is None else duration(lasting, 0.0, "--for")
-    services, looping = _scaled(plan), watch or seconds is not None
-    if metrics is not None and not looping:
-        raise InputError("--metrics serves while it watches: give --watch too")
-    from cfscale.cli.decisions import printer
-    from cfscale.cli.engines import open_deployment
+    with logging_as(log) as named:
+        plan = _timed(load_plan(profile, Sizing(users, agents, tasks, environment, tier, growth)), interval)
+        named(plan.name)
+        seconds = None if lasting is None else duration(lasting, 0.0, "--for")
+        services, looping = _scaled(plan), watch or seconds is not None
+        if metrics is not None and not looping:
+            raise InputError("--metrics serves while it watches: give --watch too")
+        from cfscale.cli.decisions import printer
+        from cfscale.cli.engines import open_deployment
 
-    clock, opened = Clock(), open_deployment(plan, engine, profile)
-    opened.hurry(lambda: clock.signal is not None)
-    deployment = _asked(opened)
-    if apply:
-        deployment.require_replicas()
-        deployment.require_unowned(services)
-    with (
-        logging_as(log, plan.name),
-        clock.listening(),
-        _scaler(deployment, services, clock, apply=apply) as scaler,
-        _metered(scaler, metrics) as meter,
-        printer(output, scaler, looping=looping) as show,
-    ):
-        notify("READY=1")
-        for decision in scaler.watch(seconds) if looping else scaler.once():
-            meter(decision)
-            show(decision)
-            notify("WATCHDOG=1")
-        notify("STOPPING=1")
-    if not apply:
-        console.note("nothing was changed: --apply acts on it")
-    return 128 + clock.signal if clock.signal is not None else _exit_code(scaler, looping=looping)
+        clock, opened = Clock(), open_deployment(plan, engine, profile)
+        opened.hurry(lambda: clock.signal is not None)
+        deployment = _asked(opened)
+        if apply:
+            deployment.require_replicas()
+            deployment.require_unowned(services)
+        with (
+            clock.listening(),
+            _scaler(deployment, services, clock, apply=apply) as scaler,
+            _metered(scaler, metrics) as meter,
+            printer(output, scaler, looping=looping) as show,
+        ):
+            notify("READY=1")
+            for decision in scaler.watch(seconds) if looping else scaler.once():
+                meter(decision)
+                show(decision)
+                notify("WATCHDOG=1")
+            notify("STOPPING=1")
+        if not apply:
+            console.note("nothing was changed: --apply acts on it")
+        return 128 + clock.signal if clock.signal is not None else _exit_code(scaler, looping=looping)
 
 
 @contextmanager

@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from cfscale.core.decision import DECISION_SCHEMA, Action, Basis, Decision, Urgency, direction, timestamp
+from cfscale.core.history import History, Recommendation
 from cfscale.core.laws import Law, combine, laws_of
 from cfscale.core.plan import Damping, Safety, Scaling
-from cfscale.core.policy import Observation, Situation, situation_of
+from cfscale.core.policy import Observation, Situation
 from cfscale.core.samples import ReplicaState
+from cfscale.core.situation import situation_of
 from cfscale.core.units import format_duration
 
 _STARTUP_WEIGHT = 0.2  # of a start that was quicker than those before
@@ -46,70 +47,6 @@ class Bounds(Protocol):
         ...
 
 
-class Recommendation(Struct, frozen=True):
-    """An earlier tick's recommendation, before stabilisation."""
-
-    time: float
-    replicas: int
-
-
-class History(Struct, frozen=True):
-    """All that earlier ticks leave behind for one service; times are seconds since the epoch.
-
-    ``replicas`` is the count last seen or reached: another one now was set from outside. ``ready`` are the ids that
-    were ready in the last round, ``starting`` those that were on their way. ``failures`` counts actions in a row that did
-    not take effect, the last of them ``failing``. ``startup_seconds`` is how long replicas take from order to ready,
-    ``low_since`` when the load became low.
-    """
-
-    replicas: int | None = None
-    changed_at: float | None = None
-    recommendations: tuple[Recommendation, ...] = ()
-    ready: tuple[str, ...] = ()
-    failures: int = 0
-    failing: Action = Action.HOLD
-    retry_at: float = 0.0
-    starting: tuple[str, ...] = ()
-    startup_seconds: float | None = None
-    low_since: float | None = None
-
-    def until(self, now: float, safety: Safety) -> "History":
-        """The history after a clock that was set back: nothing lies in the future."""
-        latest = max(self.changed_at or now, self.low_since or now, *(item.time for item in self.recommendations[-1:]))
-        if latest <= now and self.retry_at <= now + safety.breaker_open_seconds:
-            return self
-        return replace(
-            self,
-            changed_at=None if self.changed_at is None else min(self.changed_at, now),
-            recommendations=tuple(item for item in self.recommendations if item.time <= now),
-            low_since=None if self.low_since is None else min(self.low_since, now),
-            retry_at=min(self.retry_at, now + safety.breaker_open_seconds),
-        )
-
-    def succeeded(self, replicas: int, now: float) -> "History":
-        """The history after an action that reached its count."""
-        return replace(
-            self, replicas=replicas, changed_at=now, failures=0, failing=Action.HOLD, retry_at=0.0, low_since=None
-        )
-
-    def failed(self, action: Action, replicas: int | None, now: float, scaling: Scaling) -> "History":
-        """The history after an action that left ``replicas`` (None: unknown).
-
-        The next attempt in this direction waits for twice as long each time; then the breaker opens.
-        """
-        failures = self.failures + 1
-        opened = failures >= scaling.safety.breaker_failures
-        wait = scaling.safety.breaker_open_seconds if opened else scaling.interval_seconds * 2**failures
-        moved = self.changed_at if replicas == self.replicas else now
-        return replace(
-            self, replicas=replicas, changed_at=moved, failures=failures, failing=action, retry_at=now + wait
-        )
-
-    def interrupted(self, now: float) -> "History":
-        """The history where an action may have taken effect in part: any count is ours, and the cooldown starts."""
-        return replace(self, replicas=None, changed_at=now)
-
-
 def decide(
     observation: Observation,
     scaling: Scaling,
@@ -122,24 +59,15 @@ def decide(
     Equal arguments give equal results. What is decided counts as done only once ``History.succeeded`` says so. ``laws``
     are those of ``scaling``, and ``situation`` that of the observation, where the caller has them at hand.
     """
-    past, adopted = _adopt(history.until(observation.time, scaling.safety), observation)
     situation = situation or situation_of(observation, scaling)
+    past, adopted = _adopt(history.until(observation.time, scaling.safety), situation)
     if situation.low_since != past.low_since:
         situation = replace(situation, low_since=past.low_since)
-    startup = _startup(past, observation)
+    startup, who = _startup(past, observation), observation.census
     draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
     draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
-    past = replace(
-        past,
-        startup_seconds=startup,
-        ready=_ids(observation, ReplicaState.READY),
-        starting=_ids(observation, ReplicaState.STARTING),
-    )
+    past = replace(past, startup_seconds=startup, ready=who.ready, starting=who.starting)
     return draft.decision(observation, situation, scaling), past
-
-
-def _ids(observation: Observation, state: ReplicaState) -> tuple[str, ...]:
-    return tuple(replica.id for replica in observation.replicas if replica.state is state)
 
 
 def judge(
@@ -231,6 +159,8 @@ class Draft:
 
     def limit_step(self, scaling: Scaling) -> None:
         """At most one step of the allowed size."""
+        if self.desired == self.current:
+            return
         if self.desired >= self.current:
             desired = min(self.desired, self.current + _step_up(self.current, scaling.scale_up))
         else:
@@ -319,23 +249,24 @@ def _cooldown_left(history: History, now: float, damping: Damping) -> float:
     return 0.0 if history.changed_at is None else history.changed_at + damping.cooldown_seconds - now
 
 
-def _adopt(history: History, observation: Observation) -> tuple[History, str]:
+def _adopt(history: History, situation: Situation) -> tuple[History, str]:
     """A count that was changed from outside is the current one from now on, and starts the cooldown."""
-    current = observation.current
+    current = situation.current
     if history.replicas == current:
         return history, ""
     if history.replicas is None:
         return replace(history, replicas=current), ""
-    adopted = replace(history, replicas=current, changed_at=observation.time)
+    adopted = replace(history, replicas=current, changed_at=situation.time)
     return adopted, f"the count was changed from outside from {history.replicas} to {current}: adopted"
 
 
 def _panic(history: History, observation: Observation, safety: Safety) -> str:
     """Why the health of the whole group is in doubt: too many turned unhealthy between two rounds."""
     before = len(history.ready)
-    unhealthy = {replica.id for replica in observation.replicas if replica.state is ReplicaState.UNHEALTHY}
-    turned = len(unhealthy.intersection(history.ready))
-    if before < safety.panic_replicas or turned <= safety.panic_ratio * before:
+    if before < safety.panic_replicas:
+        return ""
+    turned = len(set(history.ready).intersection(observation.census.unhealthy))
+    if turned <= safety.panic_ratio * before:
         return ""
     return f"{turned} of {before} turned unhealthy within one round: nothing is changed"
 
@@ -345,6 +276,8 @@ def _startup(history: History, observation: Observation) -> float | None:
 
     Only a replica that this scaler saw not ready in the round before counts: of others nobody knows.
     """
+    if not history.starting:
+        return history.startup_seconds
     known = set(history.ready)
     measured = [
         observation.time - replica.started_at
@@ -358,15 +291,17 @@ def _startup(history: History, observation: Observation) -> float | None:
 
 
 def _remember(history: History, situation: Situation, scaling: Scaling, recommended: int) -> History:
-    """The history of the next tick; of what is older than both windows only the latest is kept."""
-    now = situation.time
+    """The history of the next tick; of what is older than both windows only the latest is kept.
+
+    A window asks for its lowest and highest: of a count recommended tick after tick, the last time is all it takes.
+    """
+    now, latest = situation.time, Recommendation(situation.time, recommended)
     longest = max(scaling.scale_up.stabilization_window_seconds, scaling.scale_down.stabilization_window_seconds)
-    kept = tuple(item for item in history.recommendations if now - item.time <= longest)
-    return replace(
-        history,
-        recommendations=(*kept, Recommendation(now, recommended)),
-        low_since=_low_since(history, situation, scaling),
-    )
+    kept = [item for item in history.recommendations if now - item.time <= longest]
+    if kept and kept[-1].replicas == recommended:
+        kept.pop()
+    low_since = _low_since(history, situation, scaling)
+    return replace(history, recommendations=(*kept, latest), low_since=low_since)
 
 
 def _low_since(history: History, situation: Situation, scaling: Scaling) -> float | None:

@@ -14,8 +14,9 @@ from math import ceil
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, judge
+from cfscale.core.autoscale import judge
 from cfscale.core.forecast import Forecast
+from cfscale.core.history import History
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.policies import named, unknown

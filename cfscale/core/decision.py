@@ -4,10 +4,10 @@ A decision's JSON form is the document ``cfscale/decision/v1``; a line of the jo
 and ``id`` beside it. The intent of an action is written before it, the result after; equal ids belong together.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from math import ceil
 
@@ -18,6 +18,8 @@ from cfscale.core.samples import Quality, Sample
 
 DECISION_SCHEMA = "cfscale/decision/v1"
 ID_CHARACTERS = 10
+_DOUBTFUL = (Quality.STALE, Quality.WARMING)
+_NUMBERS = b"0123456789."
 _OTHER_SHARES = (60, 70, 80, 90)
 
 
@@ -37,7 +39,7 @@ class Urgency(StrEnum):
     CRITICAL = "critical"
 
 
-class Basis(Struct, frozen=True):
+class Basis(Struct, frozen=True, gc=False):
     """What a decision rests on beside its samples: replicas ready and on their way, each policy's wish, the forecast."""
 
     ready: int
@@ -50,7 +52,7 @@ class Basis(Struct, frozen=True):
     error_ratio: float | None = None
 
 
-class Decision(Struct, frozen=True):
+class Decision(Struct, frozen=True, gc=False):
     """An absolute replica count for one service and the reason for it in words.
 
     ``applied`` says that the count was reached: an action that failed or took effect in part leaves it false.
@@ -82,14 +84,13 @@ class Decision(Struct, frozen=True):
     @property
     def grounded(self) -> bool:
         """Whether it rests on data: at least one sample, none of them stale or still warming up."""
-        return bool(self.samples) and all(
-            sample.quality not in (Quality.STALE, Quality.WARMING) for sample in self.samples
-        )
+        doubtful = [sample for sample in self.samples if sample.quality in _DOUBTFUL]
+        return bool(self.samples) and not doubtful
 
     @property
     def gist(self) -> str:
         """The reason without its numbers: two holds of equal gist say the same."""
-        return re.sub(r"[0-9]+(?:\.[0-9]+)?", "#", self.reason)
+        return self.reason.encode().translate(None, _NUMBERS).decode()
 
 
 class Kind(StrEnum):
@@ -100,7 +101,7 @@ class Kind(StrEnum):
     DECISION = "decision"
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """One line of the journal."""
 
     kind: Kind
@@ -115,8 +116,9 @@ def direction(current: int, desired: int) -> Action:
     return Action.SCALE_UP if desired > current else Action.SCALE_DOWN
 
 
+@lru_cache(maxsize=4)
 def timestamp(time: float) -> str:
-    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond."""
+    """Seconds since the epoch as RFC 3339 in UTC, to the millisecond; all decisions of a tick share one."""
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -54,6 +54,12 @@ class Foresight:
         self._loads, self._utilisations = list(kept.loads), list(kept.utilisations)
         self._forecast = None
 
+    def moved(self, seconds: float) -> None:
+        """Go on on a clock that was set by so much, to the nearest minute: no minute was skipped, none came twice."""
+        minutes = round(seconds / STEP_SECONDS)
+        self.started += minutes * STEP_SECONDS
+        self._minute += minutes
+
     def see(self, situation: Situation, startup_seconds: float | None) -> Outlook | None:
         """Take in one tick and return what is to be expected; the start-up time is the one last measured."""
         minute = int(situation.time // STEP_SECONDS)

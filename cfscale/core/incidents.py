@@ -4,7 +4,8 @@
     Record + Observation          ─▶ unexplained count?  a replica that ended was not taken away by somebody
     Record + Decision             ─▶ Decision            no growth of what crashes, no shrink after a kill for memory
 
-A replica that the engine still lists as stopped has ended; one that is no longer listed was removed, by somebody else.
+A replica that the engine still lists as stopped has ended, unless the engine would have started it again: then somebody
+stopped it, as somebody removed one that is no longer listed.
 """
 
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from cfscale.core.samples import Replica, ReplicaState
 from cfscale.core.units import format_duration
 
 
-class Tally(Struct, frozen=True):
+class Tally(Struct, frozen=True, gc=False):
     """Restarts of one replica: as many as the engine counted last, and how many of them came in a row."""
 
     counted: int
@@ -28,28 +29,50 @@ class Tally(Struct, frozen=True):
     last_at: float = 0.0
 
 
-class Record(Struct, frozen=True):
-    """What earlier ticks saw of the replicas of one service; times are seconds since the epoch."""
+class Record(Struct, frozen=True, gc=False):
+    """What earlier ticks saw of the replicas of one service, ``listed`` by the last; times are seconds since the epoch."""
 
+    listed: tuple[Replica, ...] | None = None
     running: frozenset[str] = frozenset()
     ended: frozenset[str] = frozenset()
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     oom_at: float | None = None
+
+    def moved(self, seconds: float) -> "Record":
+        """The record on a clock that was set by so much."""
+        return replace(
+            self,
+            tallies={name: replace(tally, last_at=tally.last_at + seconds) for name, tally in self.tallies.items()},
+            oom_at=None if self.oom_at is None else self.oom_at + seconds,
+        )
 
 
 def record(before: Record, observation: Observation, scaling: Scaling) -> Record:
     """What is known after this observation; nothing is kept of replicas that the engine no longer lists."""
     listed, stopped = {one.id for one in observation.replicas}, _stopped(observation)
     return Record(
+        listed=observation.replicas,
         running=frozenset(listed - stopped),
-        ended=frozenset(stopped & (before.running | before.ended)),
+        ended=frozenset({one.id for one in observation.replicas if _ended(one)} & (before.running | before.ended)),
         tallies={one.id: _tally(before.tallies.get(one.id), one, observation, scaling) for one in observation.replicas},
         oom_at=max(filter(None, (before.oom_at, *_kills(observation))), default=None),
     )
 
 
+def undisturbed(before: Record, observation: Observation) -> bool:
+    """Whether a record would be the same after this observation, as after most: that is quicker to tell than to make it."""
+    if observation.replicas != before.listed or before.oom_at is not None:
+        return False
+    restarts = [tally for tally in before.tallies.values() if tally.in_a_row]
+    return not restarts and not sum([usage.oom_kills for usage in observation.usages])
+
+
 def _stopped(observation: Observation) -> set[str]:
     return {one.id for one in observation.replicas if one.state is ReplicaState.STOPPED}
+
+
+def _ended(replica: Replica) -> bool:
+    return replica.state is ReplicaState.STOPPED and not replica.by_hand
 
 
 def _kills(observation: Observation) -> list[float]:
@@ -71,7 +94,7 @@ def _tally(before: Tally | None, replica: Replica, observation: Observation, sca
 
 def newly_ended(before: Record, observation: Observation) -> tuple[Replica, ...]:
     """The replicas that ended since the last tick, by themselves as far as can be told."""
-    return tuple(one for one in observation.replicas if one.state is ReplicaState.STOPPED and one.id in before.running)
+    return tuple(one for one in observation.replicas if _ended(one) and one.id in before.running)
 
 
 def explained(before: Record, observation: Observation) -> int:

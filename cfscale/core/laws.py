@@ -8,6 +8,7 @@ count, and forbids fewer replicas for all policies together.
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, floor
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -18,13 +19,14 @@ from cfscale.core.policy import Proposal, Reading, Situation, alert, doubt, need
 from cfscale.core.units import format_duration, parse_duration, share_of
 
 Law = Callable[[Situation, Scaling], Proposal]
+_FORESEEING = frozenset(("slo", "predictive"))
 _ROUNDING = 1e-9
 
 
 def combine(situation: Situation, scaling: Scaling, proposals: Sequence[Proposal]) -> Proposal:
     """What all policies together ask for: the largest wish, and fewer replicas only where none of them objects."""
-    chosen = max(proposals, key=lambda proposal: proposal.replicas)
-    shrinkable = all(proposal.shrinkable for proposal in proposals)
+    chosen = max(proposals, key=attrgetter("replicas"))
+    shrinkable = False not in [proposal.shrinkable for proposal in proposals]
     warning = alert(situation.disk, scaling.disk)
     if not warning and shrinkable == chosen.shrinkable:
         return chosen
@@ -38,7 +40,7 @@ def laws_of(scaling: Scaling) -> tuple[Law, ...]:
 
 def needs_outlook(scaling: Scaling) -> bool:
     """Whether any policy in force asks for a forecast."""
-    return any(policy.kind in ("slo", "predictive") for policy in scaling.policies)
+    return not _FORESEEING.isdisjoint([policy.kind for policy in scaling.policies])
 
 
 def promise_of(scaling: Scaling) -> tuple[float, bool]:

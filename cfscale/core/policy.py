@@ -10,8 +10,8 @@ counts them: as idle when growing, as full when shrinking. CPU alone proposes a 
 stays under its own upper threshold. Disk never asks for replicas: one more adds no space to a full one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil, isfinite
+from collections.abc import Mapping, Sequence
+from math import ceil
 
 from msgspec import Struct, field
 
@@ -19,22 +19,20 @@ from cfscale.core.forecast import Outlook
 from cfscale.core.plan import Band, Scaling, Service
 from cfscale.core.samples import Quality, Replica, ReplicaState, Sample, Usage
 
-# a thousand times its limit is not a measurement, whether the limit is enforced or not
-_MOST_RATIO = 1000.0
 _ROUNDING = 1e-9
-_WORST_FIRST = (Quality.STALE, Quality.WARMING, Quality.PARTIAL, Quality.APPROX, Quality.OK)
-_COMPLETE = frozenset((Quality.OK, Quality.APPROX))
-_RUNNING = frozenset((ReplicaState.STARTING, ReplicaState.READY, ReplicaState.UNHEALTHY, ReplicaState.PAUSED))
+# tuples: a member is found by identity, where a set would hash it, which for an enumeration is a call of Python
+_COMPLETE = (Quality.OK, Quality.APPROX)
+_RUNNING = (ReplicaState.READY, ReplicaState.STARTING, ReplicaState.UNHEALTHY, ReplicaState.PAUSED)
 
 
-class Pause(Struct, frozen=True):
+class Pause(Struct, frozen=True, gc=False):
     """Until when an operator has stopped scaling, per direction, in seconds since the epoch."""
 
     scale_in_until: float = 0.0
     scale_out_until: float = 0.0
 
 
-class Backlog(Struct, frozen=True):
+class Backlog(Struct, frozen=True, gc=False):
     """What waits in one queue; ``waiting`` of None: it could not be asked, for the reason in ``problem``."""
 
     source: str
@@ -50,8 +48,31 @@ class Backlog(Struct, frozen=True):
         return Sample("backlog", ratio, self.source, 0.0, Quality.OK if known else Quality.STALE)
 
 
-class Observation(Struct, frozen=True):
-    """What one tick saw of one service; ``replicas`` and ``usages`` are those of this service alone."""
+class Census(Struct, frozen=True, gc=False):
+    """Who there is of one service, by state: the ids of those that run."""
+
+    ready: tuple[str, ...]
+    starting: tuple[str, ...]
+    unhealthy: tuple[str, ...]
+    paused: int
+    ready_ids: frozenset[str]
+
+
+def census(replicas: Sequence[Replica]) -> Census:
+    """Count these replicas."""
+    ready, starting, unhealthy = [
+        tuple([one.id for one in replicas if one.state is state])
+        for state in (ReplicaState.READY, ReplicaState.STARTING, ReplicaState.UNHEALTHY)
+    ]
+    paused = len([one for one in replicas if one.state is ReplicaState.PAUSED])
+    return Census(ready, starting, unhealthy, paused, frozenset(ready))
+
+
+class Observation(Struct, frozen=True, gc=False):
+    """What one tick saw of one service; ``replicas`` and ``usages`` are those of this service alone.
+
+    ``counted`` is their census, where it was taken before: replicas change less often than ticks come.
+    """
 
     service: Service
     engine: str
@@ -60,18 +81,24 @@ class Observation(Struct, frozen=True):
     usages: tuple[Usage, ...]
     pause: Pause = Pause()
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
+    counted: Census | None = None
+
+    @property
+    def census(self) -> Census:
+        """Who there is."""
+        return self.counted or census(self.replicas)
 
     @property
     def current(self) -> int:
         """How many replicas run, in whatever health; stopped and draining ones do not count."""
-        return sum(replica.state in _RUNNING for replica in self.replicas)
+        return len([1 for replica in self.replicas if replica.state in _RUNNING])
 
     def count(self, state: ReplicaState) -> int:
         """How many replicas are in this state."""
-        return sum(replica.state is state for replica in self.replicas)
+        return len([1 for replica in self.replicas if replica.state is state])
 
 
-class Reading(Struct, frozen=True):
+class Reading(Struct, frozen=True, gc=False):
     """One resource over the ready replicas: the sum of their ratios, how many reported, of how many that should have.
 
     Only fresh and sane ratios count; ``last`` is the mean of what was known before it went stale, for display alone.
@@ -85,6 +112,7 @@ class Reading(Struct, frozen=True):
     source: str
     age_seconds: float
     last: float | None = None
+    window_seconds: float = 0.0
 
     @property
     def load_at_most(self) -> float:
@@ -102,17 +130,17 @@ class Reading(Struct, frozen=True):
         return enough and self.quality in _COMPLETE
 
     @property
-    def samples(self) -> tuple[Sample, ...]:
-        """The reading as it is published: one sample, or none where nothing was ever known."""
+    def sample(self) -> Sample | None:
+        """The reading as it is published; None where nothing was ever known."""
         value = self.mean if self.reporting else self.last
         if value is None:
-            return ()
+            return None
         complete = self.reporting >= self.expected or self.quality is not Quality.OK
         quality = self.quality if complete else Quality.PARTIAL
-        return (Sample(self.resource, value, self.source, self.age_seconds, quality),)
+        return Sample(self.resource, value, self.source, self.age_seconds, quality, self.window_seconds)
 
 
-class Situation(Struct, frozen=True):
+class Situation(Struct, frozen=True, gc=False):
     """One service in one tick, as policies see it. ``low_since``: since when its load is low without a break.
 
     ``outlook`` is the forecast where a policy asks for one; ``backlogs`` what waits in queues, by their names.
@@ -135,8 +163,9 @@ class Situation(Struct, frozen=True):
     @property
     def samples(self) -> tuple[Sample, ...]:
         """What was measured, as it is published."""
-        waiting = tuple(backlog.sample(self.current) for backlog in self.backlogs.values())
-        return (*self.cpu.samples, *self.memory.samples, *self.disk.samples, *waiting)
+        waiting = [backlog.sample(self.current) for backlog in self.backlogs.values()]
+        measured = [self.cpu.sample, self.memory.sample, self.disk.sample, *waiting]
+        return tuple([sample for sample in measured if sample is not None])
 
     def critical(self, scaling: Scaling) -> bool:
         """Whether somebody should look at once: a resource all but exhausted, a replica killed for lack of memory."""
@@ -144,7 +173,7 @@ class Situation(Struct, frozen=True):
         return self.oom_kills > 0 or self.cpu.mean > limit or self.memory.mean > limit or self.disk.mean > limit
 
 
-class Proposal(Struct, frozen=True):
+class Proposal(Struct, frozen=True, gc=False):
     """The count a policy asks for, before any damping, and why. ``shrinkable``: nothing forbids fewer replicas.
 
     ``tolerated`` says that the policy has applied a tolerance of its own, ``unbounded`` that a step up may be of any size.
@@ -168,17 +197,16 @@ def resource(situation: Situation, scaling: Scaling) -> Proposal:
 
 def _grown(situation: Situation, scaling: Scaling) -> tuple[int, str] | None:
     """The larger count that a resource above its band asks for; what is there where replicas on their way will do."""
-    needs = [
-        (
-            needed_for(reading.load, band.scale_up_ratio),
-            f"{reading.resource} {percent(reading.mean)} is above {percent(limit)}",
-        )
-        for reading, band in ((situation.cpu, scaling.cpu), (situation.memory, scaling.memory))
-        if reading.mean > (limit := band.scale_up_ratio)
-    ]
-    if not needs:
+    above = [(situation.cpu, scaling.cpu.scale_up_ratio), (situation.memory, scaling.memory.scale_up_ratio)]
+    above = [(reading, limit) for reading, limit in above if reading.mean > limit]
+    if not above:
         return None
-    needed, reason = max(needs)
+    needed, reason = max(
+        [
+            (needed_for(reading.load, limit), f"{reading.resource} {percent(reading.mean)} is above {percent(limit)}")
+            for reading, limit in above
+        ]
+    )
     if needed > situation.current:
         return needed, f"{reason}: {needed} needed"
     return situation.current, f"{reason}: {_awaited(situation)}"
@@ -238,119 +266,3 @@ def percent(ratio: float) -> str:
 def needed_for(load: float, filled_ratio: float) -> int:
     """How many replicas carry this load filled so far; at least one."""
     return max(1, ceil(load / filled_ratio - _ROUNDING))
-
-
-def situation_of(observation: Observation, scaling: Scaling) -> Situation:
-    """The situation that one tick observed."""
-    counts = dict.fromkeys(ReplicaState, 0)
-    ready = set()
-    for replica in observation.replicas:
-        counts[replica.state] += 1
-        if replica.state is ReplicaState.READY:
-            ready.add(replica.id)
-    expected = len(ready) + counts[ReplicaState.UNHEALTHY]
-    usages = [usage for usage in observation.usages if usage.replica in ready]
-    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
-    fresh = [_fresh(usage, observation.time, longest) for usage in usages]
-    cpu, memory, disk = (
-        _reading(resource, ratio_of, observation, (usages, fresh), expected) for resource, ratio_of in _RATIOS.items()
-    )
-    return Situation(
-        time=observation.time,
-        current=sum(counts[state] for state in _RUNNING),
-        ready=len(ready),
-        starting=counts[ReplicaState.STARTING],
-        cpu=cpu,
-        memory=memory,
-        disk=disk,
-        min_replicas=observation.service.min_replicas,
-        paused=counts[ReplicaState.PAUSED],
-        oom_kills=sum(usage.oom_kills for usage in observation.usages),
-        backlogs=observation.backlogs,
-    )
-
-
-def _reading(
-    resource: str,
-    ratio_of: Callable[[Usage, Service], float | None],
-    observation: Observation,
-    measured: tuple[Sequence[Usage], Sequence[bool]],
-    expected: int,
-) -> Reading:
-    load = known_load = 0.0
-    reporting = known = 0
-    shown: list[Usage] = []
-    stale: list[Usage] = []
-    for usage, fresh in zip(*measured, strict=True):
-        ratio = ratio_of(usage, observation.service)
-        if ratio is None:
-            continue
-        known, known_load = known + 1, known_load + ratio
-        if fresh:
-            reporting, load = reporting + 1, load + ratio
-            shown.append(usage)
-        else:
-            stale.append(usage)
-    seen = shown or stale
-    return Reading(
-        resource=resource,
-        load=load,
-        reporting=reporting,
-        expected=expected,
-        quality=_quality(seen or measured[0], stale=bool(stale) and not shown),
-        source="+".join(sorted({usage.source for usage in seen})),
-        age_seconds=max((max(0.0, observation.time - usage.taken_at) for usage in seen), default=0.0),
-        last=known_load / known if known else None,
-    )
-
-
-def _fresh(usage: Usage, time: float, longest: float) -> bool:
-    """Whether a usage may count: a clock that jumped, a suspended host or a hung source makes it stale."""
-    return (
-        usage.quality is not Quality.STALE
-        and abs(time - usage.taken_at) <= longest
-        and 0 <= usage.window_seconds <= longest
-    )
-
-
-def _quality(usages: Sequence[Usage], *, stale: bool) -> Quality:
-    if stale:
-        return Quality.STALE
-    qualities = {usage.quality for usage in usages}
-    if len(qualities) == 1:
-        return qualities.pop()
-    return next((quality for quality in _WORST_FIRST if quality in qualities), Quality.PARTIAL)
-
-
-def _cpu_ratio(usage: Usage, service: Service) -> float | None:
-    """CPU against the limit, else the request; time throttled at the quota is time at full use."""
-    limit = usage.cpu_limit_cores or (service.cpu_limit_millicores or service.cpu_request_millicores) / 1000
-    ratio = _ratio(usage.cpu_cores, limit)
-    throttled = _ratio(usage.throttled_ratio, 1.0) or 0.0
-    return None if ratio is None else max(ratio, min(throttled, 1.0))
-
-
-def _memory_ratio(usage: Usage, service: Service) -> float | None:
-    """The working set less what the kernel can take back, against the limit, else the request."""
-    limit = usage.memory_limit_bytes or service.memory_limit_bytes or service.memory_request_bytes
-    whole, reclaimable = _ratio(usage.memory_bytes, limit), _ratio(usage.reclaimable_bytes, limit)
-    return None if whole is None else max(0.0, whole - (reclaimable or 0.0))
-
-
-def _disk_ratio(usage: Usage, _service: Service) -> float | None:
-    return _ratio(usage.disk_ratio, 1.0)
-
-
-def _ratio(value: float | None, limit: float) -> float | None:
-    """A value against its limit; None for what cannot be a measurement: not finite, negative, absurd."""
-    if value is None or not isfinite(value) or not isfinite(limit) or limit <= 0:
-        return None
-    ratio = value / limit
-    return ratio if 0 <= ratio <= _MOST_RATIO else None
-
-
-_RATIOS: dict[str, Callable[[Usage, Service], float | None]] = {
-    "cpu": _cpu_ratio,
-    "memory": _memory_ratio,
-    "disk": _disk_ratio,
-}

@@ -30,12 +30,13 @@ class Quality(StrEnum):
     APPROX = "approx"
 
 
-class Replica(Struct, frozen=True):
+class Replica(Struct, frozen=True, gc=False):
     """One running instance. ``id`` is the engine's own (container id, ``pid@start``); addresses are ``host:port``.
 
     ``reason`` says in words why the state is what it is, where the engine knows more than the state. ``oom_killed_at``
     is when its last life was ended for lack of memory, as nearly as the engine tells. ``vouched``: the engine asks for
-    its health all the time and replaces what fails, so that its word counts where nobody else reaches it.
+    its health all the time and replaces what fails, so that its word counts where nobody else reaches it. ``by_hand``: it is
+    stopped because somebody wanted it so, for the engine would start again what ended by itself.
     """
 
     id: str
@@ -49,9 +50,10 @@ class Replica(Struct, frozen=True):
     reason: str = ""
     oom_killed_at: float | None = None
     vouched: bool = False
+    by_hand: bool = False
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """Raw usage of one replica over one window.
 
     ``cpu_cores`` is None until two readings exist. ``memory_bytes`` is the working set, of which
@@ -73,11 +75,15 @@ class Usage(Struct, frozen=True):
     disk_ratio: float | None = None
 
 
-class Sample(Struct, frozen=True):
-    """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above."""
+class Sample(Struct, frozen=True, gc=False):
+    """One resource of a whole service, as a policy sees it: the mean ratio of its ready replicas, 0..1 and above.
+
+    ``age_seconds`` is that of its oldest measurement, ``window_seconds`` the longest time that one is the mean of.
+    """
 
     resource: str
     value_ratio: float
     source: str
     age_seconds: float
     quality: Quality
+    window_seconds: float = 0.0

@@ -12,14 +12,16 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action, Decision
 from cfscale.core.foresight import Foresight
+from cfscale.core.history import History
 from cfscale.core.laws import laws_of, needs_outlook, promise_of
 from cfscale.core.plan import Health, HealthKind, Scaling, Service
 from cfscale.core.policies import DEFAULT, named
-from cfscale.core.policy import Observation, situation_of
+from cfscale.core.policy import Observation
 from cfscale.core.samples import Quality, Replica, ReplicaState, Usage
+from cfscale.core.situation import situation_of
 from cfscale.core.units import GIB, share_of
 from cfscale.core.workload import Amount, Replicas, duration
 

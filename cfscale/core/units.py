@@ -31,6 +31,7 @@ _SECONDS = {
     "w": Fraction(604_800),
     "y": Fraction(31_536_000),
 }
+_WHOLE_SECONDS = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 _NUMBER = r"(?:0|[1-9][0-9]{0,18})(?:\.[0-9]{1,9})?"
 # compiled where they are first asked
 _SIZE = rf"({_NUMBER})([A-Za-z]{{0,3}})"
@@ -91,8 +92,8 @@ def format_duration(seconds: float) -> str:
         return "0s"
     whole, milliseconds = divmod(round(seconds * 1000), 1000)
     parts = []
-    for unit in ("d", "h", "m", "s"):
-        count, whole = divmod(whole, int(_SECONDS[unit]))
+    for unit, factor in _WHOLE_SECONDS:
+        count, whole = divmod(whole, factor)
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) + (f"{milliseconds}ms" if milliseconds else "")

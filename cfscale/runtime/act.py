@@ -62,7 +62,7 @@ class Hands(Struct, frozen=True):
     prober: Prober | None = None
 
 
-class Outcome(Struct, frozen=True):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of a decision. ``replicas`` is the count afterwards (None: unknown).
 
     ``tried`` is false where nothing was touched: the action was refused, and the decision has become a hold.

@@ -13,14 +13,16 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide, unavailable
-from cfscale.core.decision import Action, Decision, Entry, Kind, entry, identity, unfinished
+from cfscale.core.autoscale import decide, unavailable
+from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
 from cfscale.core.foresight import Foresight, Loads
-from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded
+from cfscale.core.history import History, Remembered
+from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Backlog, Observation, Pause, Situation, situation_of
+from cfscale.core.policy import Backlog, Observation, Pause, Situation
 from cfscale.core.samples import Replica, ReplicaState, Usage
+from cfscale.core.situation import situation_of
 from cfscale.core.units import format_duration
 from cfscale.errors import ActionError, UnavailableError
 from cfscale.runtime.act import Clock, Hands, Outcome, act
@@ -29,8 +31,9 @@ from cfscale.runtime.weights import weigh
 
 log = logging.getLogger(__name__)
 # the decision in hand: what is said meanwhile belongs to it
-correlation: ContextVar[str] = ContextVar("correlation", default="")
+correlation: ContextVar[Decision | None] = ContextVar("correlation", default=None)
 FIRST_WINDOW_SECONDS = 1.0
+CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed between two looks
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
@@ -38,16 +41,16 @@ _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 class Memory(Protocol):
     """What outlives the process: the histories, and what an operator paused."""
 
-    def histories(self) -> Mapping[str, History]:
-        """What the scaler remembered last, by service."""
+    def recall(self) -> Remembered:
+        """What the scaler remembered last; raises UnavailableError."""
         ...
 
-    def remember(self, histories: Mapping[str, History]) -> None:
+    def remember(self, remembered: Remembered) -> None:
         """Keep it; raises ActionError where that fails."""
         ...
 
-    def pause_of(self, service: str) -> Pause:
-        """What is paused for one service."""
+    def pauses_of(self, services: Iterable[str]) -> Mapping[str, Pause]:
+        """What is paused, for each of these services."""
         ...
 
     def loads(self) -> Mapping[str, Loads]:
@@ -90,10 +93,13 @@ class Scaler:
     _laws: tuple[Law, ...] = ()
     _loads_due: float = 0.0
     _gists: dict[str, str] = field(default_factory=dict)
+    _clock_ahead: float | None = None
 
     def begin(self, journal: Iterable[Entry] = ()) -> None:
         """Remember what the last scaler knew and wrote, and take up the actions during which it ended."""
-        self._histories = dict(self.memory.histories())
+        remembered = self.memory.recall()
+        self._histories, self._clock_ahead = dict(remembered.histories), remembered.clock_ahead
+        self._follow_clock(self.clock.now())
         self._recall_loads()
         if self.hands is None:
             return
@@ -102,6 +108,22 @@ class Scaler:
         self._gists = {name: item.decision.gist for name, item in latest.items() if item.kind is Kind.DECISION}
         for intent in unfinished(written):
             self._take_up(self.hands, intent)
+
+    def _follow_clock(self, now: float) -> None:
+        """Where the clock was set since the last look, set what is remembered with it: a cooldown lasts no less for it."""
+        ahead = now - self.clock.monotonic()
+        step = 0.0 if self._clock_ahead is None else ahead - self._clock_ahead
+        self._clock_ahead = ahead
+        if abs(step) < CLOCK_STEP_SECONDS:
+            return
+        self._histories = {name: history.moved(step) for name, history in self._histories.items()}
+        self._records = {name: record.moved(step) for name, record in self._records.items()}
+        for foresight in self._foresights.values():
+            foresight.moved(step)
+
+    def _now(self) -> float:
+        """The time by the clock as the histories know it, whatever it was set to since the tick began."""
+        return self.clock.monotonic() + (self._clock_ahead or 0.0)
 
     def _recall_loads(self) -> None:
         """Take up the forecasts where an earlier process left them; without what it kept they begin anew."""
@@ -138,7 +160,7 @@ class Scaler:
         """Say that an action was cut short, undo its drain, accept whatever count it left and cool down."""
         name = intent.decision.service
         self.warn(f"an action on {name} was cut short ({intent.decision.reason}): counting again")
-        self._histories[name] = self._history(name).interrupted(self.clock.now())
+        self._histories[name] = self._history(name).interrupted(self._now())
         self._remember()
         if intent.decision.action is Action.SCALE_DOWN and hands.balancer is not None:
             try:
@@ -199,43 +221,50 @@ class Scaler:
             return
         if self.hands is not None:
             weigh(self.hands, observations, self.warn)
-        for observation in observations:
-            decision = self._decide(observation)
-            correlation.set(identity(decision))
+        for observation, situation in [(one, self._situation(one)) for one in observations]:
+            decision = self._decide(observation, situation)
+            correlation.set(decision)
             decision = decision if self.hands is None else self._settle(self.hands, observation, decision)
             log.info(decision.reason, extra={"decision": decision})
             yield decision
             if self.clock.wait(0.0):
                 break
-        correlation.set("")
+        correlation.set(None)
         if self.hands is not None:
             self._remember()
             self._keep_loads()
 
-    def _decide(self, observation: Observation) -> Decision:
+    def _decide(self, observation: Observation, situation: Situation) -> Decision:
         """The decision of the policies, unless what happened to the replicas speaks against it."""
         name, scaling = observation.service.name, self.plan.scaling
         history = self._history(name)
         before = self._records.get(name) or seeded(history.ready)
-        for replica in newly_ended(before, observation):
-            self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
-        if history.replicas is not None and history.replicas + explained(before, observation) == observation.current:
-            history = replace(history, replicas=observation.current)
+        if not undisturbed(before, observation):
+            history = self._note(before, observation, history)
         self._laws = self._laws or laws_of(scaling)
-        situation = self._situation(observation, history)
         decision, self._histories[name] = decide(observation, scaling, history, self._laws, situation)
-        self._records[name] = record(before, observation, scaling)
         self.seen[name] = observation
-        self.codes[name] = 0 if decision.grounded else _UNKNOWN
-        self.informed |= decision.grounded
+        grounded = decision.grounded
+        self.codes[name] = 0 if grounded else _UNKNOWN
+        self.informed |= grounded
         return bar(decision, self._records[name], observation, scaling)
 
-    def _situation(self, observation: Observation, history: History) -> Situation:
+    def _note(self, before: Record, observation: Observation, history: History) -> History:
+        """Take down what happened to the replicas; a count that changed by it was changed by nobody."""
+        for replica in newly_ended(before, observation):
+            self.warn(f"{replica.name} ended{f' ({replica.reason})' if replica.reason else ''}: it is not counted")
+        self._records[observation.service.name] = record(before, observation, self.plan.scaling)
+        if history.replicas is None or history.replicas + explained(before, observation) != observation.current:
+            return history
+        return replace(history, replicas=observation.current)
+
+    def _situation(self, observation: Observation) -> Situation:
         """What the policies see: the observation, and the forecast where one of them asks for it."""
         situation = situation_of(observation, self.plan.scaling)
         if not needs_outlook(self.plan.scaling):
             return situation
-        outlook = self._foresight(observation.service.name).see(situation, history.startup_seconds)
+        name = observation.service.name
+        outlook = self._foresight(name).see(situation, self._history(name).startup_seconds)
         return replace(situation, outlook=outlook)
 
     def _observe(self) -> list[Observation]:
@@ -250,20 +279,30 @@ class Scaler:
         for usage in self.engine.usage(ready):
             if usage.replica in belongs:
                 usages[belongs[usage.replica]].append(usage)
-        backlogs = self.backlogs()
+        backlogs, pauses = self.backlogs(), self.memory.pauses_of(names)
         time = self.clock.now()
+        self._follow_clock(time)
         return [
-            Observation(
-                service=service,
-                engine=self.engine.name,
-                time=time,
-                replicas=tuple(mine[service.name]),
-                usages=tuple(usages[service.name]),
-                pause=self.memory.pause_of(service.name),
-                backlogs=backlogs,
+            self._counted(
+                Observation(
+                    service=service,
+                    engine=self.engine.name,
+                    time=time,
+                    replicas=tuple(mine[service.name]),
+                    usages=tuple(usages[service.name]),
+                    pause=pauses[service.name],
+                    backlogs=backlogs,
+                )
             )
             for service in self.services
         ]
+
+    def _counted(self, observation: Observation) -> Observation:
+        """The observation with its census, which is the last one's where the replicas are the same."""
+        last = self.seen.get(observation.service.name)
+        if last is None or last.replicas != observation.replicas:
+            return replace(observation, counted=observation.census)
+        return replace(observation, replicas=last.replicas, counted=last.census)
 
     def _out_of_reach(self, service: Service, problem: str) -> Decision:
         observation = Observation(service, self.engine.name, self.clock.now(), replicas=(), usages=())
@@ -276,7 +315,7 @@ class Scaler:
     def _settle(self, hands: Hands, observation: Observation, decision: Decision) -> Decision:
         """Carry a decision out and remember what came of it; the result is written last of all."""
         name, now = observation.service.name, observation.time
-        outcome = Outcome(decision, observation.current, tried=False)
+        outcome = Outcome(decision, decision.current, tried=False)
         if decision.action is not Action.HOLD:
             outcome = act(hands, observation, decision, self.warn)
             self._owed += outcome.owed
@@ -294,7 +333,7 @@ class Scaler:
         if not outcome.tried:
             return history
         if outcome.decision.applied and outcome.replicas is not None:
-            return history.succeeded(outcome.replicas, self.clock.now())
+            return history.succeeded(outcome.replicas, self._now())
         return history.failed(outcome.decision.action, outcome.replicas, now, self.plan.scaling)
 
     def _journal_hold(self, hands: Hands, decision: Decision) -> None:
@@ -310,7 +349,7 @@ class Scaler:
         if self.hands is not None:
             self.hands.lock.check()
         try:
-            self.memory.remember(self._histories)
+            self.memory.remember(Remembered(self._histories, self._clock_ahead))
         except ActionError as error:
             self.warn(str(error))
 

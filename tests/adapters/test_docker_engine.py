@@ -389,6 +389,30 @@ def test_a_cpu_limit_is_read_in_either_notation(host: HostConfig, limit: float |
     assert Details(State(1, ""), host).cpu_limit_cores == limit
 
 
+@pytest.mark.parametrize(
+    ("state", "policy", "by_hand"),
+    [
+        ("exited", "unless-stopped", True),
+        ("exited", "always", True),
+        ("exited", "on-failure", False),
+        ("exited", "no", False),
+        ("restarting", "always", False),
+        ("created", "always", False),
+    ],
+)
+def test_what_the_engine_would_start_again_was_stopped_by_hand(
+    path: Path,
+    engine: DockerEngine,
+    state: str,
+    policy: str,
+    by_hand: bool,  # noqa: FBT001
+) -> None:
+    found = {**details(), "HostConfig": {"RestartPolicy": {"Name": policy, "MaximumRetryCount": 0}}}
+    answers = {"/containers/json": json_answer([listed(state, "Exited (0)")]), f"{ID}/json": json_answer(found)}
+    with serving(path, answers):
+        assert only(engine).by_hand is by_hand
+
+
 # --- a real engine
 
 PROJECT = "cfscale-test-engine"

@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from cfscale.adapters.journal import KEPT_FILES, Journal
-from cfscale.core.autoscale import History, unavailable
+from cfscale.core.autoscale import unavailable
 from cfscale.core.decision import Decision, Entry, Kind, entry, unfinished
+from cfscale.core.history import History
 from cfscale.core.policy import Observation
 from cfscale.errors import ActionError, UnavailableError
 from tests.fake_service import AGENTS

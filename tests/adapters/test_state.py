@@ -1,10 +1,11 @@
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cfscale.adapters.state import ALL_SERVICES, FOREVER, State, state_folder
-from cfscale.core.autoscale import History, Recommendation
+from cfscale.core.history import History, Recommendation, Remembered
 from cfscale.core.policy import Pause
 from cfscale.errors import ActionError, UnavailableError
 
@@ -27,7 +28,12 @@ def test_the_folder_follows_the_environment(environment: dict[str, str], expecte
 
 
 def test_reading_creates_nothing(state: State) -> None:
-    assert (state.engine(), state.pauses(), state.histories(), state.pause_of("agents")) == (None, {}, {}, Pause())
+    assert (state.engine(), state.pauses(), state.recall(), state.pause_of("agents")) == (
+        None,
+        {},
+        Remembered({}),
+        Pause(),
+    )
     assert not state.folder.parent.exists()
 
 
@@ -46,9 +52,17 @@ def test_the_engine_is_recorded_and_forgotten(state: State) -> None:
 
 
 def test_histories_survive(state: State) -> None:
-    histories = {"agents": History(3, 1000.5, (Recommendation(1000.0, 4),), ("a", "b"), 2)}
-    state.remember(histories)
-    assert State(state.folder).histories() == histories
+    remembered = Remembered({"agents": History(3, 1000.5, (Recommendation(1000.0, 4),), ("a", "b"), 2)}, 17.5)
+    state.remember(remembered)
+    assert State(state.folder).recall() == remembered
+
+
+def test_of_another_start_of_the_host_the_clocks_are_not_compared(state: State) -> None:
+    state.remember(Remembered({"agents": History(replicas=3)}, 17.5))
+    path = state.folder / "scaling.json"
+    stored = msgspec.json.decode(path.read_bytes())
+    path.write_bytes(msgspec.json.encode({**stored, "boot": "another"}))
+    assert state.recall() == Remembered({"agents": History(replicas=3)}, None)
 
 
 def test_a_pause_of_one_direction_leaves_the_other(state: State) -> None:
@@ -89,16 +103,16 @@ def test_fault_35_a_damaged_or_newer_file_is_refused_and_kept(state: State, cont
     path = state.folder / "scaling.json"
     path.write_bytes(content)
     with pytest.raises(UnavailableError, match="move it away"):
-        state.histories()
+        state.recall()
     assert path.read_bytes() == content
 
 
 def test_fault_34_a_failed_write_leaves_the_old_file_and_no_half_one(state: State) -> None:
-    state.remember({"agents": History(replicas=3)})
+    state.remember(Remembered({"agents": History(replicas=3)}))
     (state.folder / "scaling.json").rename(state.folder / "kept")
     (state.folder / "scaling.json").mkdir()
     with pytest.raises(ActionError, match="cannot be written"):
-        state.remember({})
+        state.remember(Remembered({}))
     assert sorted(path.name for path in state.folder.iterdir()) == ["kept", "scaling.json"]
 
 

@@ -19,8 +19,9 @@ from cfscale.cli.live import Screen, bar, sparkline
 from cfscale.cli.logs import LogFormat, logging_as
 from cfscale.cli.metrics import Meter, address_of, serving
 from cfscale.cli.notify import notify
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action, Decision, identity
+from cfscale.core.history import History
 from cfscale.core.policy import Observation
 from cfscale.core.samples import ReplicaState
 from cfscale.errors import InputError
@@ -239,10 +240,25 @@ def test_a_warning_within_an_action_is_logged_under_its_decision(
     assert (warning["level"], warning["correlation_id"]) == ("warning", decision["correlation_id"])
 
 
+def test_the_error_that_ends_the_command_is_a_line_of_the_log_too(
+    cfscale: Callable[..., Result], service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "scaling.json").write_text("{")
+    damaged = logged(cfscale("scale", *SIZE, "--apply", "--log", "json"))[-1]
+    (incomplete,) = logged(cfscale("scale", "--users", "1", "--agents", "1", "--log", "json"))
+    plain = cfscale("scale", "--metrics", ":0", *SIZE)
+
+    assert (damaged["level"], damaged["deployment"]) == ("error", "cfscale")
+    assert "move it away to start afresh" in str(damaged["message"])
+    assert (incomplete["level"], "tasks" in str(incomplete["message"])) == ("error", True)
+    assert plain.stderr.startswith("error: --metrics serves while it watches")
+
+
 def test_after_the_block_messages_are_text_again(capsys: pytest.CaptureFixture[str]) -> None:
     from cfscale.cli import console
 
-    with logging_as(LogFormat.JSON, "acme"):
+    with logging_as(LogFormat.JSON):
         console.warn("in\x1bside")
     console.warn("outside")
     inside, outside = capsys.readouterr().err.splitlines()
@@ -255,7 +271,7 @@ def test_an_id_follows_from_time_and_service_alone() -> None:
     decision = decided(observed(1.6))
     assert identity(decision) == identity(replace(decision, applied=True, reason="x", action=Action.HOLD))
     assert identity(decision) != identity(replace(decision, service="other"))
-    assert correlation.get() == ""
+    assert correlation.get() is None
 
 
 # --- the daemon

@@ -69,7 +69,14 @@ def test_one_evaluation_changes_nothing_and_says_so(
     decision = json.loads(result.stdout)
     assert list(decision) == KEYS
     assert (decision["schema"], decision["action"], decision["applied"]) == ("cfscale/decision/v1", "scale_up", False)
-    assert set(decision["samples"][0]) == {"resource", "value_ratio", "source", "age_seconds", "quality"}
+    assert set(decision["samples"][0]) == {
+        "resource",
+        "value_ratio",
+        "source",
+        "age_seconds",
+        "quality",
+        "window_seconds",
+    }
     assert "nothing was changed" in result.stderr
     assert (service.calls, (tmp_path / "state").exists()) == ([], False)
 

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, Recommendation, decide, unavailable
+from cfscale.core.autoscale import decide, unavailable
 from cfscale.core.decision import Action, Decision, Urgency
+from cfscale.core.history import History, Recommendation
 from cfscale.core.plan import Damping, Scaling
 from cfscale.core.policy import Observation, Pause
 from cfscale.core.samples import Quality, ReplicaState

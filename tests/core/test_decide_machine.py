@@ -8,13 +8,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action
 from cfscale.core.foresight import Foresight
+from cfscale.core.history import History
 from cfscale.core.laws import laws_of
 from cfscale.core.plan import Policy
-from cfscale.core.policy import Backlog, Observation, situation_of
+from cfscale.core.policy import Backlog, Observation
 from cfscale.core.samples import Quality, Replica, ReplicaState
+from cfscale.core.situation import situation_of
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
 POLICIES = (
@@ -46,6 +48,8 @@ class Loop(RuleBasedStateMachine):
         del self.members[count:]
 
     def tick(self, load: float, *, blind: int = 0, stale: bool = False, backlog: float | None = 0.0) -> None:
+        if self.history.replicas not in (None, len(self.members)):  # by hand, and not back to what it was
+            self.changed = self.now
         replicas = tuple(
             replace(one, state=ReplicaState.READY if self.now - one.started_at >= 60 else ReplicaState.STARTING)
             for one in self.members
@@ -97,9 +101,7 @@ class Loop(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 10))
     def somebody_scales_by_hand(self, count: int) -> None:
-        if count != len(self.members):
-            self.resize(count)
-            self.changed = self.now
+        self.resize(count)
 
     @rule(seconds=st.floats(1, 7200))
     def the_scaler_is_away(self, seconds: float) -> None:

@@ -13,9 +13,10 @@ from cfscale.core.contenders import live
 from cfscale.core.forecast import Errors, Forecast, Series
 from cfscale.core.foresight import Foresight
 from cfscale.core.plan import Damping, Policy
-from cfscale.core.policy import Situation, situation_of
+from cfscale.core.policy import Situation
 from cfscale.core.samples import ReplicaState
 from cfscale.core.simulate import Model, optimum, replay, score
+from cfscale.core.situation import situation_of
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 from tests.loads import bursts, daily, hourly, noisy
 

@@ -1,7 +1,8 @@
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide
+from cfscale.core.autoscale import decide
 from cfscale.core.decision import Action
+from cfscale.core.history import History
 from cfscale.core.incidents import Record, bar, crashing, explained, newly_ended, record, seeded
 from cfscale.core.plan import Damping
 from cfscale.core.policy import Observation
@@ -53,6 +54,15 @@ def test_a_replica_that_ended_explains_the_smaller_count_and_its_return_the_larg
     between = record(before, down, SCALING)
     assert (newly_ended(between, down), explained(between, down)) == ((), 0)
     assert explained(between, seen(one, two)) == 1
+
+
+def test_a_replica_that_somebody_stopped_is_no_accident_and_neither_is_its_return() -> None:
+    one, two = a_replica(1), a_replica(2)
+    before = after(seen(one, two))
+    down = seen(one, replace(two, state=STOPPED, by_hand=True))
+
+    assert (newly_ended(before, down), explained(before, down)) == ((), 0)
+    assert explained(record(before, down, SCALING), seen(one, two)) == 0
 
 
 def test_a_replica_that_is_no_longer_listed_was_removed_by_somebody() -> None:

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 import pytest
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History, decide, judge
+from cfscale.core.autoscale import decide, judge
 from cfscale.core.cron import parse_cron
 from cfscale.core.forecast import Outlook
+from cfscale.core.history import History
 from cfscale.core.laws import combine, laws_of
 from cfscale.core.plan import Policy, Scaling
 from cfscale.core.policies import policies_of

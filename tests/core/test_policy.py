@@ -5,8 +5,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cfscale.core.laws import combine, laws_of
-from cfscale.core.policy import Observation, percent, situation_of
+from cfscale.core.policy import Observation, percent
 from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
+from cfscale.core.situation import situation_of
 from cfscale.core.units import GIB, MIB
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
@@ -128,7 +129,7 @@ def test_fault_31_bad_values_of_all_replicas_never_make_it_grow(fault: dict[str,
 
 def test_a_stale_value_is_shown_with_its_age_and_quality() -> None:
     sample = proposed(*(replace(usage, taken_at=NOW - 60) for usage in busy(0.9, 0.9))).samples[0]
-    assert (sample.quality, sample.age_seconds) == (Quality.STALE, 60.0)
+    assert (sample.quality, sample.age_seconds, sample.window_seconds) == (Quality.STALE, 60.0, 1.0)
     assert sample.value_ratio == pytest.approx(0.9)
 
 

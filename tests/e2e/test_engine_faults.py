@@ -225,6 +225,19 @@ def test_faults_4_to_7_removed_stopped_restarted_and_paused_are_not_idle(lab: La
     assert {usage.replica for usage in usages} == {one.id, two.id}
 
 
+def test_fault_38_a_container_stopped_by_hand_is_a_count_that_somebody_wants(lab: Lab) -> None:
+    lab.begin("sleep 600", 3)
+    scaler = lab.scaler()
+    ticked(scaler)
+    victim = lab.engine.replicas()[0]
+    subprocess.run(["docker", "stop", "--time", "1", victim.id], check=True, capture_output=True, timeout=60)
+
+    assert ticked(scaler).reason == "the count was changed from outside from 3 to 2: adopted"
+    assert lab.warnings == []
+    (stopped,) = (one for one in lab.engine.replicas() if one.state is ReplicaState.STOPPED)
+    assert (stopped.id, stopped.by_hand) == (victim.id, True)
+
+
 def test_fault_15_a_container_held_at_its_quota_is_saturated(lab: Lab) -> None:
     lab.begin(SPIN, 1)
     scaler = lab.scaler()

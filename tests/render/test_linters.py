@@ -1,6 +1,7 @@
 """Linters of others read what every tier renders; what they find is mended, or explained in ``linters.yaml``."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,12 +19,31 @@ BIN = Path(sys.executable).parent
 EXPLAINED: dict[str, dict[str, str]] = yaml.safe_load((Path(__file__).parent / "linters.yaml").read_text())
 
 
+CACHE = Path(
+    os.environ.get("CFSCALE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfscale-ci"
+)
+DCLINT = CACHE / "dclint" / "node_modules" / ".bin" / "dclint"
+
+
 def findings(folder: Path) -> list[dict[str, Any]]:
     argv = [str(BIN / "compose-lint"), "check", "--format", "json", str(folder / "compose.yaml")]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: findings of weight
     found: list[dict[str, Any]] = json.loads(done.stdout)["findings"]
     return found
+
+
+def dclint(folder: Path) -> list[dict[str, Any]]:
+    """What dclint finds; skips without it, and fails in CI."""
+    if not DCLINT.exists():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no dclint: npm install --prefix ~/.cache/cfscale-ci/dclint dclint"
+        )
+    found = folder / "dclint.json"
+    argv = [str(DCLINT), "--formatter", "json", "--output-file", str(found), str(folder / "compose.yaml")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return [finding for file in json.loads(found.read_text()) for finding in file["messages"]]
 
 
 def explained(finding: dict[str, Any]) -> bool:
@@ -48,8 +68,20 @@ def test_compose_lint_finds_nothing_unexplained(tier: str, rendered: dict[str, P
     assert [f"{one['rule_id']} {one['service']}: {one['message']}" for one in found if not explained(one)] == []
 
 
+@pytest.mark.parametrize("tier", TIERS)
+def test_dclint_finds_nothing_unexplained(tier: str, rendered: dict[str, Path]) -> None:
+    found = dclint(rendered[tier])
+
+    assert [
+        f"{one['rule']} line {one['line']}: {one['message']}" for one in found if one["rule"] not in EXPLAINED
+    ] == []
+
+
 def test_every_explanation_is_needed_and_says_why(rendered: dict[str, Path]) -> None:
-    assert {one["rule_id"] for one in findings(rendered["enterprise"])} == EXPLAINED.keys()
+    folder = rendered["enterprise"]
+    found = {one["rule_id"] for one in findings(folder)} | {one["rule"] for one in dclint(folder)}
+
+    assert found == EXPLAINED.keys()
     assert all(entry["reason"].strip() for entry in EXPLAINED.values())
 
 
@@ -78,4 +110,5 @@ def test_the_linters_see_what_is_wrong(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
 
     assert not all(explained(one) for one in findings(tmp_path))
+    assert any(one["rule"] not in EXPLAINED for one in dclint(tmp_path))
     assert "DL3006" in done.stdout

@@ -1,12 +1,12 @@
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
 from msgspec.structs import replace
 
-from cfscale.core.autoscale import History
 from cfscale.core.decision import Action, Decision, Entry, Kind, unfinished
+from cfscale.core.history import History, Remembered
 from cfscale.core.plan import Damping, Scaling
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.policy import Observation, Pause
@@ -261,6 +261,48 @@ def test_cooldowns_survive_a_restart(lab: Callable[..., Lab]) -> None:
     assert here.tick().applied
 
 
+ALREADY = float("-inf")  # ready at once, whatever the clock was set to since the start
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0], ids=["forward", "back"])
+@pytest.mark.parametrize("restarts", [True, False], ids=["while-it-was-away", "under-way"])
+def test_a_clock_that_is_set_neither_ends_a_cooldown_nor_prolongs_it(
+    lab: Callable[..., Lab], step: float, *, restarts: bool
+) -> None:
+    here = lab(load=4.0, replicas=2)
+    here.scaling, here.service.startup_seconds = SCALING, ALREADY
+    scaler = here.scaler()
+
+    def tick() -> Decision:
+        return here.tick() if restarts else next(iter(list(scaler.tick())))
+
+    assert tick().applied
+    here.clock.time += 15
+    here.clock.set_forward(step)
+    assert "cooling down for 15s" in tick().reason
+    here.clock.time += 10
+    assert "cooling down for 5s" in tick().reason
+    here.clock.time += 5
+    assert tick().applied
+
+
+def test_the_clock_set_while_an_action_is_under_way_starts_no_cooldown_in_the_future(lab: Callable[..., Lab]) -> None:
+    class Slow(FakeService):
+        def grow(self, service: PlanService, count: int) -> None:
+            FakeService.grow(self, service, count)
+            self.clock.set_forward(-3600.0)
+
+    here = lab(load=4.0, replicas=2)
+    here = dataclasses.replace(
+        here,
+        scaling=SCALING,
+        service=Slow(here.clock, here.service.load, startup_seconds=ALREADY, members=here.service.members),
+    )
+    assert here.tick().applied
+    here.clock.time += 20
+    assert "cooling down for 10s" in here.tick().reason
+
+
 def test_a_count_changed_from_outside_is_adopted_and_journalled(lab: Callable[..., Lab]) -> None:
     here = lab(load=1.0, replicas=2)
     here.tick()
@@ -399,9 +441,9 @@ def fused(here: Lab, fuse: Fuse) -> Lab:
             fuse.burn()
 
     class Memory(FakeMemory):
-        def remember(self, histories: Mapping[str, History]) -> None:
+        def remember(self, remembered: Remembered) -> None:
             fuse.burn()
-            FakeMemory.remember(self, histories)
+            FakeMemory.remember(self, remembered)
             fuse.burn()
 
     old = here.service

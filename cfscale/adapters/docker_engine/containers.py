@@ -14,6 +14,8 @@ from cfscale.core.samples import Replica, ReplicaState
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
+# what ends by itself under such a policy is started again: what stays stopped was stopped
+_STARTED_AGAIN = ("always", "unless-stopped")
 _STATES = {
     "running": ReplicaState.READY,
     "paused": ReplicaState.PAUSED,
@@ -77,6 +79,12 @@ class State(msgspec.Struct, rename="pascal"):
     oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
 
 
+class RestartPolicy(msgspec.Struct, rename="pascal"):
+    """What the engine does with a container that ended."""
+
+    name: str = ""
+
+
 class HostConfig(msgspec.Struct, rename="pascal"):
     """Limits; 0 and an empty text mean none."""
 
@@ -84,6 +92,7 @@ class HostConfig(msgspec.Struct, rename="pascal"):
     cpu_quota: int = 0
     cpu_period: int = 0
     memory: int = 0
+    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
 
 
 class Details(msgspec.Struct, rename="pascal"):
@@ -156,6 +165,7 @@ def replica(listed: Listed, details: Details, port: int | None, networks: Sequen
         restarts=details.restart_count,
         reason=_reason(listed, details, state),
         oom_killed_at=_oom_killed_at(details),
+        by_hand=listed.state == "exited" and details.host_config.restart_policy.name in _STARTED_AGAIN,
     )
 
 

@@ -1,0 +1,160 @@
+"""From what was observed of a service to the situation that policies see: one pass over its measurements.
+
+    Observation ──fresh and sane ratios of ready replicas──▶ a Reading per resource ──▶ Situation
+
+A ratio is usage against the limit, else the request. What cannot be a measurement (not finite, negative, absurd, too old) is
+none, and never idleness.
+"""
+
+from collections.abc import Callable, Sequence
+from math import inf
+
+from msgspec import Struct
+
+from cfscale.core.plan import Scaling, Service
+from cfscale.core.policy import Census, Observation, Reading, Situation
+from cfscale.core.samples import Quality, Usage
+
+# a thousand times its limit is not a measurement, whether the limit is enforced or not
+_MOST_RATIO = 1000.0
+_WORST_LAST = (Quality.OK, Quality.APPROX, Quality.PARTIAL, Quality.WARMING, Quality.STALE)
+
+
+def situation_of(observation: Observation, scaling: Scaling) -> Situation:
+    """The situation that one tick observed."""
+    who = observation.census
+    measured = _measured(observation, who, scaling)
+    return Situation(
+        time=observation.time,
+        current=measured.expected + len(who.starting) + who.paused,
+        ready=len(who.ready),
+        starting=len(who.starting),
+        cpu=_reading("cpu", _cpu_ratio, measured),
+        memory=_reading("memory", _memory_ratio, measured),
+        disk=_reading("disk", _disk_ratio, measured),
+        min_replicas=observation.service.min_replicas,
+        paused=who.paused,
+        oom_kills=sum([usage.oom_kills for usage in observation.usages]),
+        backlogs=observation.backlogs,
+    )
+
+
+class _Origin(Struct, frozen=True, gc=False):
+    """Where the values of a reading come from."""
+
+    quality: Quality
+    source: str = ""
+    age_seconds: float = 0.0
+    window_seconds: float = 0.0
+
+
+class _Measured(Struct, frozen=True):
+    """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones."""
+
+    service: Service
+    time: float
+    expected: int
+    fresh: Sequence[Usage]
+    stale: Sequence[Usage]
+    origin: _Origin
+
+
+def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measured:
+    service, time = observation.service, observation.time
+    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
+    fresh: list[Usage] = []
+    stale: list[Usage] = []
+    for usage in observation.usages:
+        if usage.replica in who.ready_ids:
+            (fresh if _fresh(usage, time, longest) else stale).append(usage)
+    expected = len(who.ready) + len(who.unhealthy)
+    return _Measured(service, time, expected, fresh, stale, _origin(fresh, time))
+
+
+def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:
+    fresh, load = _summed(ratio_of, measured.service, measured.fresh)
+    stale, stale_load = _summed(ratio_of, measured.service, measured.stale) if measured.stale else ((), 0.0)
+    known, origin = len(fresh) + len(stale), measured.origin
+    if not known:
+        origin = _Origin(_worst([*measured.fresh, *measured.stale]) if measured.stale else origin.quality)
+    elif len(fresh) < len(measured.fresh) or not fresh:
+        origin = _origin(fresh or stale, measured.time)
+    return Reading(
+        resource=resource,
+        load=load,
+        reporting=len(fresh),
+        expected=measured.expected,
+        quality=Quality.STALE if stale and not fresh else origin.quality,
+        source=origin.source,
+        age_seconds=origin.age_seconds,
+        last=(load + stale_load) / known if known else None,
+        window_seconds=origin.window_seconds,
+    )
+
+
+def _summed(
+    ratio_of: Callable[[Usage, Service], float | None], service: Service, usages: Sequence[Usage]
+) -> tuple[Sequence[Usage], float]:
+    """The usages of which a ratio is known, and the sum of these."""
+    known, load = [], 0.0
+    for usage in usages:
+        ratio = ratio_of(usage, service)
+        if ratio is not None:
+            known.append(usage)
+            load += ratio
+    return known, load
+
+
+def _fresh(usage: Usage, time: float, longest: float) -> bool:
+    """Whether a usage may count: a clock that jumped, a suspended host or a hung source makes it stale."""
+    return (
+        usage.quality is not Quality.STALE
+        and -longest <= time - usage.taken_at <= longest
+        and 0 <= usage.window_seconds <= longest
+    )
+
+
+def _origin(usages: Sequence[Usage], time: float) -> _Origin:
+    if not usages:
+        return _Origin(_worst(usages))
+    sources, taken_at = {usage.source for usage in usages}, [usage.taken_at for usage in usages]
+    source = sources.pop() if len(sources) == 1 else "+".join(sorted(sources))
+    window = max([usage.window_seconds for usage in usages])
+    return _Origin(_worst(usages), source, max(0.0, time - min(taken_at)), window)
+
+
+def _worst(usages: Sequence[Usage]) -> Quality:
+    """The worst quality; of nothing at all it is partial."""
+    if not usages:
+        return Quality.PARTIAL
+    return _WORST_LAST[max([_WORST_LAST.index(usage.quality) for usage in usages])]
+
+
+def _cpu_ratio(usage: Usage, service: Service) -> float | None:
+    """CPU against the limit, else the request; time throttled at the quota is time at full use."""
+    limit = usage.cpu_limit_cores or (service.cpu_limit_millicores or service.cpu_request_millicores) / 1000
+    ratio = _ratio(usage.cpu_cores, limit)
+    if ratio is None or not usage.throttled_ratio:
+        return ratio
+    return max(ratio, min(_ratio(usage.throttled_ratio, 1.0) or 0.0, 1.0))
+
+
+def _memory_ratio(usage: Usage, service: Service) -> float | None:
+    """The working set less what the kernel can take back, against the limit, else the request."""
+    limit = usage.memory_limit_bytes or service.memory_limit_bytes or service.memory_request_bytes
+    whole = _ratio(usage.memory_bytes, limit)
+    if whole is None or not usage.reclaimable_bytes:
+        return whole
+    return max(0.0, whole - (_ratio(usage.reclaimable_bytes, limit) or 0.0))
+
+
+def _disk_ratio(usage: Usage, _service: Service) -> float | None:
+    return None if usage.disk_ratio is None else _ratio(usage.disk_ratio, 1.0)
+
+
+def _ratio(value: float | None, limit: float) -> float | None:
+    """A value against its limit; None for what cannot be a measurement: not finite, negative, absurd."""
+    if value is None or not 0 < limit < inf:
+        return None
+    ratio = value / limit  # of what is no number, no comparison holds
+    return ratio if 0 <= ratio <= _MOST_RATIO else None
