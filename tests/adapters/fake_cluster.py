@@ -52,6 +52,7 @@ class FakeCluster:
         }
         self.metrics: dict[str, Object] | None = None
         self.refuses: dict[str, int] = {}
+        self.busy = 0  # so many requests to come are asked to come again
         self._lock = Lock()
 
     def answer(self, method: str, path: str, body: Object) -> tuple[int, Object]:
@@ -60,6 +61,9 @@ class FakeCluster:
         found = _PLACE.fullmatch(url.path)
         assert found is not None, path
         plural, name, scale = found.groups()
+        if self.busy > 0:
+            self.busy -= 1
+            return 429, _status(429, "storage is (re)initializing")
         if plural in self.refuses:
             return self.refuses[plural], _status(self.refuses[plural], f"{plural} are not for you")
         objects = self.metrics if "metrics.k8s.io" in url.path else self.kinds.get(plural)

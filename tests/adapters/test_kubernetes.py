@@ -164,6 +164,13 @@ def test_what_is_forbidden_cannot_be_told_and_what_is_refused_has_failed(
         engine.replicas()
 
 
+def test_a_server_that_is_busy_is_asked_again(fake: FakeCluster, engine: KubernetesEngine) -> None:
+    fake.busy = 2
+
+    assert len(engine.replicas()) == 3
+    assert fake.busy == 0
+
+
 def test_a_victim_that_has_gone_meanwhile_is_no_error(fake: FakeCluster, engine: KubernetesEngine) -> None:
     gone = Replica("agents-gone", "agents-gone", "agents", ReplicaState.READY, 0.0)
     (first,) = [one for one in engine.replicas() if one.name == "agents-a"]

@@ -1,5 +1,6 @@
 """What is asked of the API server, through lightkube: pods, their usage, who scales what, the scale subresource."""
 
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -12,6 +13,8 @@ from cfscale.errors import ActionError, UnavailableError
 _TIMEOUT_SECONDS = 10.0
 _COST = "controller.kubernetes.io/pod-deletion-cost"
 _NOT_FOUND, _FORBIDDEN = 404, 403
+_BUSY = (429, 503)
+_POLL_SECONDS = 0.2
 _INSTANCE, _COMPONENT = "app.kubernetes.io/instance", "app.kubernetes.io/component"
 _SMALL = {"n": 1e-9, "u": 1e-6}
 T = TypeVar("T")
@@ -141,17 +144,28 @@ class Cluster:
             raise
 
     def _ask(self, call: Callable[[], T]) -> T:
+        """The answer; a server that is busy, or has just been told of a new kind, is asked again for a while."""
         import httpx2
         from lightkube import ApiError
 
-        try:
-            return call()
-        except ApiError as exc:
-            if exc.status.code == _FORBIDDEN:
-                raise UnavailableError(f"the cluster forbids it: {exc.status.message}") from exc
-            raise ActionError(f"the cluster refused: {exc.status.message}") from exc
-        except httpx2.HTTPError as exc:
-            raise UnavailableError(f"the cluster does not answer: {exc}") from exc
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
+        while True:
+            try:
+                return call()
+            except ApiError as exc:
+                if exc.status.code not in _BUSY:
+                    raise _refusal(exc) from exc
+                if time.monotonic() > deadline:
+                    raise UnavailableError(f"the cluster is busy: {exc.status.message}") from exc
+            except httpx2.HTTPError as exc:
+                raise UnavailableError(f"the cluster does not answer: {exc}") from exc
+            time.sleep(_POLL_SECONDS)
+
+
+def _refusal(error: Any) -> ActionError | UnavailableError:
+    if error.status.code == _FORBIDDEN:
+        return UnavailableError(f"the cluster forbids it: {error.status.message}")
+    return ActionError(f"the cluster refused: {error.status.message}")
 
 
 def _component(pod: Any) -> str:
