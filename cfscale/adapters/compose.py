@@ -140,9 +140,12 @@ class ComposeEngine:
             left = self._docker.leftovers(self._plan.name, volumes=volumes)
             if problem is None and not left:
                 return
-            if pause is None or not all(item.startswith("network ") for item in left):
+            networks = bool(left) and all(item.startswith("network ") for item in left)
+            if pause is None or not networks:
                 what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
-                raise problem or ActionError(what)
+                if networks:
+                    what += "; where nothing does the engine has miscounted: restart it first"
+                raise ActionError(what) if networks or problem is None else problem
             self._docker.drop_ghosts(self._plan.name)
             time.sleep(pause)
 
