@@ -156,6 +156,7 @@ class Forecast:
         "_expert_errors",
         "_goal",
         "_intended",
+        "_late",
         "_level",
         "_naive_error",
         "_outlook",
@@ -186,6 +187,7 @@ class Forecast:
         )
         self._series = Series(max((*self._periods, ahead)) + 2 * _LEVEL + 10)
         self._recent = 1 - 0.5 ** (step_seconds / tuning.recent_seconds)
+        self._late = 1 - 0.5 ** (step_seconds / tuning.volatility_seconds)
         self._errors = Errors(tuning.memory_seconds / step_seconds)
         self._expert_errors: list[float | None] = [None] * (4 + len(self._periods))
         self._waiting: deque[tuple[int, list[float | None], float, float]] = deque()
@@ -236,18 +238,15 @@ class Forecast:
         _, experts, expected, naive = self._waiting.popleft()
         for place, value in enumerate(experts):
             if value is not None:
-                self._expert_errors[place] = self._faded(self._expert_errors[place], abs(value - demand))
+                self._expert_errors[place] = _faded(self._expert_errors[place], abs(value - demand), self._recent)
         error = demand - expected
         self._errors.add(error / max(self._scale(expected, abs(error)), _TINY))
-        self._volatility = self._faded(self._volatility, abs(error) + _TINY)
+        self._volatility = _faded(self._volatility, abs(error) + _TINY, self._late)
         # whether to forecast at all is asked of a day: of minutes, chance would answer
         self._own_error += self._daily * (abs(error) - self._own_error)
         self._naive_error += self._daily * (abs(naive - demand) - self._naive_error)
         steered = self._calibration * exp(self._tuning.steering * (self._intended - short))
         self._calibration = min(_MOST_CALIBRATION, max(1 / _MOST_CALIBRATION, steered))
-
-    def _faded(self, before: float | None, now: float) -> float:
-        return now if before is None else before + self._recent * (now - before)
 
     def _scale(self, expected: float, otherwise: float) -> float:
         """What an error is measured in: the volatility of now, and no less than a share of the load."""
@@ -364,3 +363,8 @@ class Forecast:
         if ratio > self._tuning.worse_ratio:
             return f"the forecast was {ratio:.1f} times as far off as no forecast would have been"
         return ""
+
+
+def _faded(before: float | None, now: float, weight: float) -> float:
+    """The mean of what was before, which fades, and what is now."""
+    return now if before is None else before + weight * (now - before)

@@ -204,6 +204,7 @@ class Forecasting(Struct, frozen=True):
     least_history_seconds: float
     memory_seconds: float
     recent_seconds: float
+    volatility_seconds: float
     weight_power: float
     floor_ratio: float
     cap_ratio: float

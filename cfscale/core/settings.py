@@ -146,6 +146,7 @@ def _forecast(rules: Rules, goal: str | None) -> Forecasting:
         least_history_seconds=seconds("least_history"),
         memory_seconds=seconds("memory"),
         recent_seconds=seconds("recent"),
+        volatility_seconds=seconds("volatility"),
         weight_power=float(rules.leaf("scaling.forecast.weight_power").exact),
         floor_ratio=ratio("floor"),
         cap_ratio=ratio("cap"),

@@ -83,10 +83,13 @@ class ScalerUnderFaults(RuleBasedStateMachine):
         self.lock, self.memory = FakeLock(), FakeMemory()
         self.changes: list[tuple[float, Action, int]] = []
         self.decision: Decision | None = None
-        self.trusted = True
+        self.trusted, self.unwritten = True, False
         self.start_again()
 
     def start_again(self) -> None:
+        if self.unwritten:  # on a full disk neither the intent nor its result was kept
+            self.changes.clear()
+            self.unwritten = False
         hands = Hands(self.service, self.clock, self.journal, self.lock, self.balancer)
         plan = a_plan(SERVICE, COOLING)
         self.scaler = Scaler(self.service, plan, (SERVICE,), self.clock, self.memory, lambda _: None, hands)
@@ -102,11 +105,12 @@ class ScalerUnderFaults(RuleBasedStateMachine):
         before, calls = len(self.service.members), len(self.service.calls)
         quality, age, blind = self.service.quality, self.service.age, self.service.blind
         self.trusted = quality in (Quality.OK, Quality.APPROX) and age < 30 and not blind
+        killed = False
         try:
             (self.decision,) = self.scaler.tick()
         except KilledError:
             self.decision = None
-            self.start_again()
+            killed = True
         after = len(self.service.members)
         if len(self.service.calls) > calls and after != before:
             action = Action.SCALE_UP if after > before else Action.SCALE_DOWN
@@ -114,6 +118,10 @@ class ScalerUnderFaults(RuleBasedStateMachine):
             assert after <= max(MOST, before)
             assert after >= min(LEAST, before)
             assert action is Action.SCALE_UP or self.trusted
+            self.unwritten = self.memory.full
+        self.unwritten &= killed or self.memory.full
+        if killed:
+            self.start_again()
         self.clock.time += 10.0
 
     @rule(load=st.floats(0.0, 12.0))
