@@ -44,6 +44,7 @@ fmt: .venv/installed
 	$(BIN)/ruff check --fix
 
 bench: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check aiohttp uvloop  # peers that only the benches compare with
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/plan.py
 	$(BIN)/python bench/sample.py
