@@ -23,8 +23,10 @@ demo: .venv/installed
 
 # what needs no engine runs two files at a time; deployments on the engine would be in each other's way
 test: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine"
-	$(BIN)/python -m pytest -m engine
+	@failed=0; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not engine" || failed=1; \
+	$(BIN)/python -m pytest -m engine || failed=1; \
+	exit $$failed
 
 check: .venv/installed
 	$(BIN)/ruff format --check

@@ -73,6 +73,11 @@ def test_a_missing_operator_is_named_with_the_command_that_installs_it(cluster: 
     assert "helm upgrade --install cnpg cloudnative-pg --repo" in cluster.bare
 
 
+def warnings(said: str) -> list[str]:
+    """What the server warned of; that a watch which helm itself ended has ended is its client's own news."""
+    return [line for line in said.splitlines() if "Warning" in line and "watch ended with error" not in line]
+
+
 @pytest.mark.parametrize("major", [3, 4])
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_tier_installs_where_only_restricted_pods_are_let_in(
@@ -84,7 +89,7 @@ def test_a_tier_installs_where_only_restricted_pods_are_let_in(
 
     done = lab.helm(major, "install", "acme", str(folder), *where, "--wait", "--timeout", "150s")
     assert done.returncode == 0, done.stderr
-    assert "Warning" not in done.stderr  # the server warns of pods that are not restricted, and of unknown fields
+    assert warnings(done.stderr) == []  # the server warns of pods that are not restricted, and of unknown fields
     running, wanted = counts(lab, namespace), workloads(PLANS[tier])
     assert running.keys() == wanted.keys()
     assert {name: count for name, count in running.items() if not wanted[name].scaled} == {
@@ -96,7 +101,7 @@ def test_a_tier_installs_where_only_restricted_pods_are_let_in(
     changed = ("--set", "availability.minReadySeconds=1", "--set", "commonLabels.team=a")
     again = lab.helm(major, "upgrade", "acme", str(folder), *where, *changed, "--wait", "--timeout", "150s")
     assert again.returncode == 0, again.stderr
-    assert "Warning" not in again.stderr
+    assert warnings(again.stderr) == []
     items = json.loads(lab.kubectl("get", "deployments,statefulsets", *where, "-o", "json"))["items"]
     assert {(item["spec"]["minReadySeconds"], item["metadata"]["labels"]["team"]) for item in items} == {(1, "a")}
 
