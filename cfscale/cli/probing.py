@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from cfscale.adapters.probes.network import TlsPolicy
     from cfscale.cli.engines import Deployment
+    from cfscale.core.judging import Judging
     from cfscale.runtime.probing import Survey, Targets
     from cfscale.runtime.readiness import ProbedEngine
 
@@ -126,19 +127,26 @@ async def until_up(targets: "Targets", seconds: float) -> Report:
 
 def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) -> "Survey":
     """How targets are asked, with what these will need at hand; good for one event loop."""
-    from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import ask, warm
     from cfscale.adapters.probes.network import Network
     from cfscale.cli.scale import Clock
-    from cfscale.core.judging import Judging
     from cfscale.runtime.probing import WORKERS, Survey
 
-    judging = Judging.of(load_catalogue().rules)
+    judging = _judging()
     network = Network(judging, policy=policy)
     warm(network, targets)
     most = _most_workers()
     asking, confirm = partial(ask, network=network), judging.confirm_seconds
     return Survey(asking, Clock(), judging, confirm_seconds=confirm, workers=min(WORKERS, most), most=most)
+
+
+@cache
+def _judging() -> "Judging":
+    """What the catalogue says; read once, since a scaler asks with every evaluation."""
+    from cfscale.adapters.assets import load_catalogue
+    from cfscale.core.judging import Judging
+
+    return Judging.of(load_catalogue().rules)
 
 
 def _most_workers() -> int:
