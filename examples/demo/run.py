@@ -18,8 +18,8 @@ from pathlib import Path
 from load import Load, Report
 
 HERE = Path(__file__).resolve().parent
-# a fifth more than one agent can do: enough to grow, and not so much that its health checks wait behind a long queue
-RATE, WORK_MS, LOAD_SECONDS, SETTLE_SECONDS = 15.0, 40, 25.0, 45.0
+# an eighth more than one agent can do: enough to grow, and not so much that its health checks wait behind a long queue
+RATE, WORK_MS, LOAD_SECONDS, SETTLE_SECONDS = 14.0, 40, 25.0, 45.0
 
 
 class Demo:
