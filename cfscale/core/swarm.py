@@ -23,8 +23,15 @@ UNCHECKED = frozenset({"etcd"})
 _OBJECT_NAME_MOST, _OBJECT_SUFFIX_MOST = 64, 43  # _database_replication_password_ and a checksum
 _SERVICE_NAME_MOST = 63
 # what a host with Compose loses, and a swarm does not, or loses in its own words
+_WEIGHTS = (
+    "weights by free resources",
+    "promised by the tier",
+    "kind agent-spawn goes round robin",
+    "no scaler tells a swarm's balancers anything: it takes no names of victims either; on Compose 'cfscale scale' sets them",
+)
+# told otherwise here, or done
 _SWARM_DOES = frozenset({
-    "machines of their own", "failover across regions", "votes of etcd and Sentinel", "an update that is rolled back",
+    "machines of their own", "failover across regions", "votes of etcd and Sentinel", "an update that is rolled back", _WEIGHTS[0],
 })  # fmt: skip
 _OTHER_REGIONS = frozenset({"cross_region", "global"})
 
@@ -113,7 +120,7 @@ def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     if plan.settings.failover in _OTHER_REGIONS:
         found.append(_loss((), "failover", plan.settings.failover, *_REGIONS))
     if plan.find("loadbalancer") is not None:
-        found.append(_loss((), *_MONITORING))
+        found += [_loss((), *_MONITORING), _loss((), *_WEIGHTS)]
     alike = (loss for loss in composeloss.losses(plan) if loss.field not in _SWARM_DOES)
     return (*found, *(Loss(TARGET, loss.services, loss.field, loss.planned, loss.carried, loss.why) for loss in alike))
 
