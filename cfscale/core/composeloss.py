@@ -5,7 +5,7 @@ The model survives where it can; where it cannot, the loss has a line here, told
 
 from collections.abc import Callable, Iterator
 
-from cfscale.core.losses import Loss
+from cfscale.core.losses import Concerns, Loss, always, concerning, fails_over, has, of_tier
 from cfscale.core.plan import DeploymentPlan, HealthKind, Service
 
 TARGET = "compose"
@@ -13,7 +13,7 @@ TARGET = "compose"
 
 def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     """The losses that concern this plan."""
-    return (*(loss for concerns, loss in _LOSSES if concerns(plan)), *_of_services(plan))
+    return (*concerning(plan, _LOSSES), *_of_services(plan))
 
 
 def _of_services(plan: DeploymentPlan) -> Iterator[Loss]:
@@ -62,23 +62,7 @@ def _copied(plan: DeploymentPlan) -> bool:
     return plan.settings.replication_factor > 1
 
 
-def _always(_plan: DeploymentPlan) -> bool:
-    return True
-
-
-def _failover(*words: str) -> Callable[[DeploymentPlan], bool]:
-    return lambda plan: plan.settings.failover in words
-
-
-def _has(service: str) -> Callable[[DeploymentPlan], bool]:
-    return lambda plan: plan.find(service) is not None
-
-
-def _tier(name: str) -> Callable[[DeploymentPlan], bool]:
-    return lambda plan: plan.tier == name
-
-
-_LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
+_LOSSES: tuple[tuple[Concerns, Loss], ...] = (
     (
         _copied,
         _loss(
@@ -92,7 +76,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         _loss("cells", "one project is one cell", "run it once in each; nothing routes users to their cell"),
     ),
     (
-        _failover("cross_region", "global"),
+        fails_over("cross_region", "global"),
         _loss(
             "failover across regions",
             "a replica takes over on the same host",
@@ -100,15 +84,15 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _tier("enterprise"),
+        of_tier("enterprise"),
         _loss("geographic distribution", "one place", "helm: a cluster a region, topology keys, weighted DNS records"),
     ),
     (
-        _tier("enterprise"),
+        of_tier("enterprise"),
         _loss("content delivery network", "none", "a provider's, before the balancer of either target"),
     ),
     (
-        _tier("enterprise"),
+        of_tier("enterprise"),
         _loss(
             "multi-master database",
             "one primary takes all writes, the others answer reads",
@@ -116,11 +100,11 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _tier("enterprise"),
+        of_tier("enterprise"),
         _loss("encryption at rest and between services", "none", "an encrypted disk; helm with a service mesh"),
     ),
     (
-        _has("database"),
+        has("database"),
         _loss(
             "backups of the database",
             "none is scheduled",
@@ -128,7 +112,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _has("memory"),
+        has("memory"),
         _loss(
             "sharding of the database",
             "one database holds all; the shared memory is sharded",
@@ -136,7 +120,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _has("etcd"),
+        has("etcd"),
         _loss(
             "votes of etcd and Sentinel",
             "they are processes of one host",
@@ -144,7 +128,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _has("sentinel"),
+        has("sentinel"),
         _loss(
             "a queue whose primary died and never came back before everything was stopped",
             "the next start may take the older copy for the newer",
@@ -160,13 +144,13 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _always,
+        always,
         _loss(
             "batches of ten messages", "nothing here sends messages", "the platform's own client batches, by pipelining"
         ),
     ),
     (
-        _always,
+        always,
         _loss(
             "weights by free resources",
             "kind agent-spawn goes by them while 'cfscale scale --watch --apply' runs, else round robin or by the last ones",
@@ -174,7 +158,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _always,
+        always,
         _loss(
             "an update that is rolled back", "Compose ignores update_config", "swarm and helm roll back by themselves"
         ),

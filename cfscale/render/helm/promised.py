@@ -1,39 +1,25 @@
 """What one release of the chart cannot do of what a plan or its tier promises, and what would do it."""
 
-from collections.abc import Callable
-
-from cfscale.core.losses import Loss
+from cfscale.core.losses import Concerns, Loss, always, concerning, fails_over, has, of_tier
 from cfscale.core.plan import DeploymentPlan
 
 
 def losses(plan: DeploymentPlan) -> tuple[Loss, ...]:
     """The losses of the deployment that concern this plan."""
-    return tuple(loss for concerns, loss in _LOSSES if concerns(plan))
+    return tuple(concerning(plan, _LOSSES))
 
 
 def _loss(what: str, carried: str, why: str) -> Loss:
     return Loss("helm", (), what, "promised by the tier", carried, why)
 
 
-def _always(_plan: DeploymentPlan) -> bool:
-    return True
-
-
-def _has(service: str) -> Callable[[DeploymentPlan], bool]:
-    return lambda plan: plan.find(service) is not None
-
-
-def _largest(plan: DeploymentPlan) -> bool:
-    return plan.tier == "enterprise"
-
-
-_LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
+_LOSSES: tuple[tuple[Concerns, Loss], ...] = (
     (
         lambda plan: plan.cells > 1,
         _loss("cells", "one release is one cell", "install it once in each; nothing routes users to their cell"),
     ),
     (
-        lambda plan: plan.settings.failover in ("cross_region", "global"),
+        fails_over("cross_region", "global"),
         _loss(
             "failover across regions",
             "within one cluster, over its regions where it has several",
@@ -41,14 +27,17 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _largest,
+        of_tier("enterprise"),
         _loss(
             "geographic distribution", "one cluster", "a release in each region and weighted DNS records before them"
         ),
     ),
-    (_largest, _loss("content delivery network", "none", "a provider's, before the Ingress or the Gateway")),
     (
-        _largest,
+        of_tier("enterprise"),
+        _loss("content delivery network", "none", "a provider's, before the Ingress or the Gateway"),
+    ),
+    (
+        of_tier("enterprise"),
         _loss(
             "multi-master database",
             "one primary takes all writes, the others answer reads",
@@ -56,7 +45,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _largest,
+        of_tier("enterprise"),
         _loss(
             "encryption at rest and between services",
             "what the cluster brings",
@@ -64,7 +53,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _has("database"),
+        has("database"),
         _loss(
             "backups of the database",
             "scheduled once there is a place for them",
@@ -72,7 +61,7 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _has("memory"),
+        has("memory"),
         _loss(
             "sharding of the database",
             "one database holds all; the shared memory is sharded",
@@ -80,13 +69,13 @@ _LOSSES: tuple[tuple[Callable[[DeploymentPlan], bool], Loss], ...] = (
         ),
     ),
     (
-        _always,
+        always,
         _loss(
             "batches of ten messages", "nothing here sends messages", "the platform's own client batches, by pipelining"
         ),
     ),
     (
-        _has("loadbalancer"),
+        has("loadbalancer"),
         _loss(
             "weights by free resources",
             "kind agent-spawn goes round robin",
