@@ -140,12 +140,11 @@ class ComposeEngine:
             left = self._docker.leftovers(self._plan.name, volumes=volumes)
             if problem is None and not left:
                 return
-            networks = bool(left) and all(item.startswith("network ") for item in left)
-            if pause is None or not networks:
-                what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
-                if networks:
-                    what += "; where nothing does the engine has miscounted: restart it first"
-                raise ActionError(what) if networks or problem is None else problem
+            what = f"docker compose down left {', '.join(left)}: see what else uses it, then remove it by hand"
+            if not left or not all(item.startswith("network ") for item in left):
+                raise problem or ActionError(what)
+            if pause is None:
+                raise ActionError(f"{what}; where nothing does the engine has miscounted: restart it first")
             self._docker.drop_ghosts(self._plan.name)
             time.sleep(pause)
 

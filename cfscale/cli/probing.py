@@ -57,14 +57,12 @@ class Request(Struct, frozen=True):
 
     def judging(self, authorities: Path | None, days: int | None, *, tolerant: bool, predict: bool | None) -> "Request":
         """The same with a policy for certificates, and predictions as asked for; None leaves both to the catalogue."""
-        from cfscale.adapters.assets import load_catalogue
         from cfscale.adapters.probes.network import TlsPolicy
 
         if authorities is not None and not authorities.is_file():
             raise InputError(f"{authorities}: no such file: give the certificates to trust, in PEM")
         depth = self.depth if predict is None else Depth.PREDICTIVE if predict else min(self.depth, Depth.COMPREHENSIVE)
-        usual = load_catalogue().rules.leaf("probing.certificate").seconds
-        left = usual if days is None else days * _DAY_SECONDS
+        left = usual_judging().certificate_seconds if days is None else days * _DAY_SECONDS
         return replace(self, policy=TlsPolicy(left, authorities, tolerant), depth=depth)
 
 
@@ -132,7 +130,7 @@ def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) ->
     from cfscale.cli.scale import Clock
     from cfscale.runtime.probing import WORKERS, Survey
 
-    judging = _judging()
+    judging = usual_judging()
     network = Network(judging, policy=policy)
     warm(network, targets)
     most = _most_workers()
@@ -141,7 +139,7 @@ def survey(policy: "TlsPolicy | None" = None, targets: Sequence[Target] = ()) ->
 
 
 @cache
-def _judging() -> "Judging":
+def usual_judging() -> "Judging":
     """What the catalogue says; read once, since a scaler asks with every evaluation."""
     from cfscale.adapters.assets import load_catalogue
     from cfscale.core.judging import Judging

@@ -250,11 +250,10 @@ def _prober(deployment: "Deployment") -> "Prober | None":
         return None
     from functools import partial
 
-    from cfscale.adapters.assets import load_catalogue
     from cfscale.adapters.probes.ask import probe_once
-    from cfscale.core.judging import Judging
+    from cfscale.cli.probing import usual_judging
 
-    return partial(probe_once, judging=Judging.of(load_catalogue().rules))
+    return partial(probe_once, judging=usual_judging())
 
 
 def _exit_code(scaler: "Scaler", *, looping: bool) -> int:

@@ -38,10 +38,7 @@ def choose_nodes(shapes: Sequence[Shape], services: Sequence[Service], *, least:
     Where none is large enough, the largest shape in the number needed. Raises RefusedError where a single replica
     fits no machine of the catalogue.
     """
-    groups = _decreasing(services)
-    needed = Shape(
-        sum(cpu * count for _, cpu, _, _, count in groups), sum(memory * count for memory, *_, count in groups)
-    )
+    needed, groups = needed_by(services), _decreasing(services)
     for shape in shapes:
         bound = lower_bound(shape, needed)
         if bound + spare > least:

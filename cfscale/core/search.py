@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
-from msgspec.structs import replace as changed
 
 from cfscale.core.nodes import Shape, choose_nodes, shapes_of
 from cfscale.core.plan import DeploymentPlan
@@ -75,7 +74,7 @@ def machines(plan: DeploymentPlan) -> int:
 
 def loaded(profile: Profile, workload: Workload) -> Profile:
     """The profile with this workload before growth."""
-    return changed(profile, users=workload.users, agents=workload.agents, tasks=workload.tasks)
+    return replace(profile, users=workload.users, agents=workload.agents, tasks=workload.tasks)
 
 
 class Line(Struct, frozen=True):

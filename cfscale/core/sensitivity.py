@@ -11,7 +11,6 @@ from math import ceil, floor
 
 from msgspec import Struct
 from msgspec.structs import replace
-from msgspec.structs import replace as changed
 
 from cfscale.core.nodes import memory_of
 from cfscale.core.plan import DeploymentPlan
@@ -111,7 +110,7 @@ def _line(profile: Profile, plan: DeploymentPlan, name: str, catalogue: Catalogu
 
     def at(index: int) -> Profile | None:
         value = start + sign * index
-        return changed(profile, **{name: value}) if 0 <= value <= MOST else None
+        return replace(profile, **{name: value}) if 0 <= value <= MOST else None
 
     def guess(plan: DeploymentPlan, replicas: int) -> int:
         filled = replicas - spare_of(plan, catalogue) - (1 if rising else 0)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
-from msgspec.structs import replace as changed
 
 from cfscale.core.contenders import Contender, Numbers, contender, live
 from cfscale.core.plan import Scaling
@@ -35,8 +34,8 @@ def candidates(scaling: Scaling, model: Model, numbers: Numbers) -> Iterator[Can
             seconds = down.stabilization_window_seconds * times
             tried = replace(
                 scaling,
-                forecast=changed(scaling.forecast, goal_ratio=goal),
-                scale_down=changed(down, stabilization_window_seconds=seconds),
+                forecast=replace(scaling.forecast, goal_ratio=goal),
+                scale_down=replace(down, stabilization_window_seconds=seconds),
             )
             window = format_duration(seconds)
             yield Candidate(
