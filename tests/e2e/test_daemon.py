@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.test_reference import docker
+from tests.e2e.stack import docker
 
 UNIT = ROOT / "packaging" / "systemd" / "cfscale-scale@.service"
 IMAGE = ROOT / "packaging" / "image"

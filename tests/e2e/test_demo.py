@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.e2e.stack import left_behind
 
 DEMO = ROOT / "examples" / "demo"
 
@@ -51,29 +52,6 @@ def test_the_demo_on_compose(tmp_path: Path) -> None:
     assert counts(output)[-1] == 1
     assert " 0 lost" in output
     assert left_behind("demo") == []
-
-
-def left_behind(project: str) -> list[str]:
-    """Containers and networks of a project that are still there.
-
-    Not a network of which the engine itself says both that nothing is attached and that it has active endpoints: Docker
-    20.10 miscounts when many containers end at once on a busy machine, and nothing but its restart mends that.
-    """
-    label = f"label=com.docker.compose.project={project}"
-    found = _docker("ps", "--all", "--quiet", "--filter", label).split()
-    networks = _docker("network", "ls", "--quiet", "--filter", label).split()
-    return found + [network for network in networks if not _miscounted(network)]
-
-
-def _miscounted(network: str) -> bool:
-    if _docker("network", "inspect", "--format", "{{len .Containers}}", network).strip() != "0":
-        return False
-    done = subprocess.run(["docker", "network", "rm", network], capture_output=True, text=True, timeout=60, check=False)
-    return "has active endpoints" in done.stderr
-
-
-def _docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 def _commands_naming(word: str, directory: str) -> list[str]:

@@ -22,7 +22,7 @@ from cfscale.core.samples import Quality, ReplicaState
 from cfscale.runtime.act import Hands
 from cfscale.runtime.watch import Scaler
 from tests.e2e.fault_proxy import Fault, FaultProxy, spoiling
-from tests.e2e.test_demo import left_behind
+from tests.e2e.stack import left_behind
 from tests.fake_service import SCALING, VirtualClock, a_plan
 
 pytestmark = pytest.mark.engine

@@ -12,7 +12,8 @@ import pytest
 from msgspec import Struct
 
 from tests.conftest import ROOT
-from tests.e2e.test_demo import journal_of, left_behind
+from tests.e2e.stack import docker, left_behind
+from tests.e2e.test_demo import journal_of
 
 pytestmark = pytest.mark.engine
 
@@ -44,12 +45,6 @@ INITIALIZE = {
     "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "e2e", "version": "1"}},
 }
 AGENT = "node node_modules/claude-flow-novice/dist/cli/index.js agent backend-developer --task-id t1 --agent-id a1 --context hello"
-
-
-def docker(*words: str, timeout: float = 120) -> str:
-    done = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=timeout, check=False)
-    assert done.returncode == 0, f"docker {' '.join(words)}\n{done.stdout}{done.stderr}"
-    return done.stdout
 
 
 class Deployment(Struct, frozen=True):

@@ -13,7 +13,7 @@ import pytest
 from msgspec import Struct
 
 from tests.e2e.fault_proxy import Fault, spoiling
-from tests.e2e.test_demo import left_behind
+from tests.e2e.stack import left_behind
 
 NAME = f"cfscale-e2e-start-{os.getpid()}"
 CFSCALE = (sys.executable, "-m", "cfscale")

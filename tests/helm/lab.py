@@ -17,13 +17,10 @@ from cfscale.core.sizing import size
 from cfscale.core.workload import Profile
 from cfscale.render.helm import render
 
-HOME = (
-    Path(
-        os.environ.get("CFSCALE_CACHE")
-        or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfscale-ci"
-    )
-    / "kubernetes"
+CACHE = Path(
+    os.environ.get("CFSCALE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfscale-ci"
 )
+HOME = CACHE / "kubernetes"
 TIERS = ("single-user", "team", "department", "enterprise")
 # the last four minor versions; the first of them is older than tolerances of the HPA
 MINORS = ("1.34", "1.35", "1.36", "1.37")

@@ -13,15 +13,13 @@ import yaml
 from cfscale.adapters.assets import load_templates
 from cfscale.adapters.files import write_tree
 from cfscale.render import compose
+from tests.helm.lab import CACHE
 from tests.render.sized import TIERS, altered, sized
 
 BIN = Path(sys.executable).parent
 EXPLAINED: dict[str, dict[str, str]] = yaml.safe_load((Path(__file__).parent / "linters.yaml").read_text())
 
 
-CACHE = Path(
-    os.environ.get("CFSCALE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cfscale-ci"
-)
 DCLINT = CACHE / "dclint" / "node_modules" / ".bin" / "dclint"
 
 
