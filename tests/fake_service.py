@@ -214,6 +214,7 @@ class FakeBalancer:
     calls: list[str] = field(default_factory=list)
     drained_at: float | None = None
     weights: dict[str, int] = field(default_factory=dict)
+    finds_after: float = 0.0
 
     def drain(self, addresses: Sequence[str]) -> None:
         if self.deaf:
@@ -233,6 +234,9 @@ class FakeBalancer:
         if self.unreachable:
             raise UnavailableError("balancer: connection refused")
         self.weights = dict(weights)
+
+    def idle(self, services: Sequence[str]) -> tuple[str, ...]:
+        return tuple(services) if self.clock.monotonic() < self.finds_after else ()
 
 
 @dataclass(slots=True)

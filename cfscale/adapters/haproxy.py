@@ -10,6 +10,7 @@ import csv
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -24,6 +25,7 @@ _STATE_COLUMNS = ("be_name", "srv_name", "srv_addr", "srv_port", "srv_admin_stat
 _WEIGHED = f".{SPAWN}"
 _COMMANDS_AT_ONCE = 40
 
+T = TypeVar("T")
 Send = Callable[[str], str]
 Row = Mapping[str, str]
 
@@ -84,7 +86,12 @@ class HaproxyBalancer:
         """Give servers of the backends for requests that start agents these weights by address, of at most 256."""
         self._each(partial(_weigh, weights))
 
-    def _each(self, ask: Callable[[Send], int]) -> list[int]:
+    def idle(self, services: Sequence[str]) -> tuple[str, ...]:
+        """Backends of these services that some balancer has no server for yet: what it sends there is answered 503."""
+        wanted = frozenset(services)
+        return tuple(sorted(frozenset[str]().union(*self._each(partial(_without_server, wanted)))))
+
+    def _each(self, ask: Callable[[Send], T]) -> list[T]:
         """Ask every balancer, the others too where one does not answer."""
         balancers = self._balancers()
         if not balancers:
@@ -149,6 +156,12 @@ def _held(addresses: frozenset[str], send: Send) -> int:
     rows = _rows(send("show stat -1 4 -1"), ("pxname", "svname", "qcur", "scur"))
     mine = [row for row in rows if f"{row['pxname']}/{row['svname']}" in names]
     return sum(int(row["qcur"] or 0) + int(row["scur"] or 0) for row in mine)
+
+
+def _without_server(services: frozenset[str], send: Send) -> frozenset[str]:
+    rows = _rows(send("show stat -1 2 -1"), ("pxname", "svname", "status"))
+    mine = [row for row in rows if row["svname"] == "BACKEND" and row["pxname"].partition(".")[0] in services]
+    return frozenset(row["pxname"] for row in mine if row["status"] != "UP")
 
 
 def _order(send: Send, commands: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """Which engine runs a deployment, and how its parts are joined: the only place that wires adapters together."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,8 @@ class Deployment(Struct, frozen=True):
     """A plan, where its state is, and what runs it. ``balancer`` is None where the engine drains by itself.
 
     ``nodes`` tells how many machines there are where each takes one replica's port; None where one machine takes all.
-    ``owner`` names what scales a service already, where something else than cfscale does.
+    ``owner`` names what scales a service already, where something else than cfscale does. ``idle`` gives the backends, of
+    the services it is asked about, for which a balancer that can be asked has no healthy server.
     """
 
     plan: DeploymentPlan
@@ -40,6 +41,7 @@ class Deployment(Struct, frozen=True):
     notes: Callable[[], tuple[str, ...]]
     nodes: Callable[[], int] | None = None
     owner: Callable[[str], str | None] = lambda _: None
+    idle: Callable[[Sequence[str]], tuple[str, ...]] = lambda _: ()
 
     @property
     def rendered(self) -> bool:
@@ -189,15 +191,20 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     statistics = Statistics(docker.measure, docker.follow)
     readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
-    balancer = HaproxyBalancer(lambda: [partial(_runtime, docker, replica.id) for replica in _balancers(engine)])
-    return Deployment(plan, state, engine, balancer, manifests, lambda: ())
+    balancer = HaproxyBalancer(lambda: _balancers(docker, engine))
+    idle = balancer.idle if plan.find("loadbalancer") else _nothing
+    return Deployment(plan, state, engine, balancer, manifests, lambda: (), idle=idle)
 
 
 def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
-    """Docker Swarm acts, and drains by itself: it takes no names of victims, so that no balancer is told of them."""
+    """Docker Swarm acts, and drains by itself: it takes no names of victims, so that no balancer is told of them.
+
+    Only balancers on this very node can be asked whom they have found.
+    """
     from cfscale.adapters.cgroup import CgroupReader
     from cfscale.adapters.docker_engine import Statistics, StatsReader
     from cfscale.adapters.docker_engine.swarm import DockerSwarm
+    from cfscale.adapters.haproxy import HaproxyBalancer
     from cfscale.adapters.swarm import SwarmEngine
     from cfscale.core.swarm import carried
 
@@ -205,7 +212,12 @@ def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     statistics = Statistics(manager.measure, manager.follow)
     readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
-    return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes)
+
+    def idle(services: Sequence[str]) -> tuple[str, ...]:
+        here = _balancers(manager, engine)
+        return HaproxyBalancer(lambda: here).idle(services) if here else ()
+
+    return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes, idle=idle)
 
 
 def _kubernetes(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
@@ -222,9 +234,15 @@ def _helm_options() -> tuple[str, ...]:
     return (f"--values={Path(path).resolve()}",) if path else ()
 
 
-def _balancers(engine: Engine) -> list[Replica]:
+def _balancers(docker: "DockerEngine", engine: Engine) -> list[Callable[[str], str]]:
+    """How to ask each balancer in a container of this machine that runs."""
     running = (ReplicaState.READY, ReplicaState.STARTING, ReplicaState.UNHEALTHY)
-    return [item for item in engine.replicas() if item.service == "loadbalancer" and item.state in running]
+    found = [item for item in engine.replicas() if item.service == "loadbalancer" and item.state in running]
+    return [partial(_runtime, docker, item.id) for item in found if item.pid is not None]
+
+
+def _nothing(_services: Sequence[str]) -> tuple[str, ...]:
+    return ()
 
 
 def _runtime(docker: "DockerEngine", container: str, command: str) -> str:

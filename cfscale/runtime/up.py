@@ -1,12 +1,14 @@
-"""Which replica counts ``up`` starts with: what the plan says, or what scaling has made of it since."""
+"""What ``up`` starts with and waits for: counts by the plan or as scaling has made them, then somebody behind every route."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState
 from cfscale.errors import UnavailableError
+from cfscale.runtime.act import Clock
 from cfscale.runtime.ports import Engine
 
+_LOOK_SECONDS = 0.25
 _GONE = (ReplicaState.STOPPED, ReplicaState.DRAINING)
 
 
@@ -28,3 +30,19 @@ def live_replicas(engine: Engine) -> tuple[Replica, ...]:
         return engine.replicas()
     except UnavailableError:
         return ()
+
+
+def until_taken_in(
+    plan: DeploymentPlan, idle: Callable[[Sequence[str]], tuple[str, ...]], clock: Clock, *, seconds: float
+) -> tuple[str, ...]:
+    """Wait until each balancer has a replica behind every route; what has none when the time is over, in its words.
+
+    ``idle`` gives the backends without one, of the services it is asked about: a balancer answers its own check before
+    it has found and checked those behind it, and until then it answers everybody else with 503.
+    """
+    routed = [service.name for service in plan.services if service.routes and service.replicas]
+    deadline = clock.monotonic() + seconds
+    while (found := idle(routed)) and clock.monotonic() < deadline:
+        if clock.wait(_LOOK_SECONDS):
+            break
+    return found

@@ -38,6 +38,11 @@ class FakeHaproxy:
                 for n, a, s in self._all()
             ]
             return "\n".join(["1", STATE_HEADER, *rows, ""])
+        if command == "show stat -1 2 -1":
+            up = {name.split("/")[0] for name in self.slots if self.healthy[name]}
+            backends = {name.split("/")[0] for name in self.slots}
+            rows = [f"{name},BACKEND,{'UP' if name in up else 'DOWN'}," for name in sorted(backends)]
+            return "\n".join(["# pxname,svname,status,", *rows, ""])
         if command.startswith("show stat"):
             rows = [f"{n.replace('/', ',')},{slot[3]},x,{slot[2]}," for n, slot in self.slots.items()]
             return "\n".join([STAT_HEADER, *rows, ""])
@@ -122,6 +127,16 @@ def test_only_backends_for_requests_that_start_agents_are_weighed_and_only_what_
 
     assert haproxy.weights == {"agents/a1": 100, "agents.spawn/a1": 40, "agents.spawn/a2": 100, "agents.spawn/a3": 100}
     assert haproxy.lines == ["show servers state", "set server agents.spawn/a1 weight 40"]
+
+
+def test_a_backend_is_idle_where_one_of_the_balancers_has_no_healthy_server_for_it() -> None:
+    slots = dict.fromkeys(("agents__a1", "agents.task__a1", "queue__q"), ("10.0.0.1:80", 0, 0, 0))
+    first, second = FakeHaproxy(**slots), FakeHaproxy(**slots)
+    assert balancer(first, second).idle(["agents"]) == ()
+
+    second.healthy["agents.task/a1"] = first.healthy["queue/q"] = False
+
+    assert balancer(first, second).idle(["agents", "coordinator"]) == ("agents.task",)
 
 
 def test_a_balancer_out_of_reach_is_said_and_the_others_are_told_all_the_same() -> None:
@@ -297,3 +312,25 @@ def test_a_real_haproxy_finishes_what_is_in_flight_and_sends_nothing_new(
 def plain(port: int) -> str:
     with urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
         return str(answer.read().decode())
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy on the PATH")
+def test_a_real_haproxy_is_idle_until_a_server_has_passed_its_check(tmp_path: Path) -> None:
+    path, port, later = tmp_path / "s.sock", free_port(), free_port()
+    config = tmp_path / "haproxy.cfg"
+    config.write_text(CONFIG.format(socket=path, port=port, first=later, second=later))
+    real = HaproxyBalancer(lambda: [unix_socket(str(path))])
+
+    with subprocess.Popen(["haproxy", "-db", "-f", str(config)], stderr=subprocess.DEVNULL) as haproxy:
+        try:
+            eventually(path.exists)
+            eventually(lambda: real.idle(["agents"]) == ("agents",))
+            with http.server.ThreadingHTTPServer(("127.0.0.1", later), Answering) as worker:
+                serving = threading.Thread(target=worker.serve_forever, args=(0.05,))
+                serving.start()
+                eventually(lambda: real.idle(["agents"]) == ())
+                worker.shutdown()
+                serving.join()
+        finally:
+            haproxy.terminate()

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.stack import left_behind
+from tests.e2e.stack import left_behind, started
 
 DEMO = ROOT / "examples" / "demo"
+FIRST = "cfscale-e2e-first"
 
 
 def run_demo(engine: str, tmp_path: Path) -> str:
@@ -52,6 +53,16 @@ def test_the_demo_on_compose(tmp_path: Path) -> None:
     assert counts(output)[-1] == 1
     assert " 0 lost" in output
     assert left_behind("demo") == []
+
+
+@pytest.mark.engine
+def test_the_first_requests_after_up_are_answered(tmp_path: Path) -> None:
+    profile = (DEMO / "cfscale.yaml").read_text().replace("name: demo", f"name: {FIRST}").replace(":18080", ":18081")
+    with started(profile, FIRST, 18081, tmp_path) as stack:
+        kinds = ("", "agent-spawn", "task-execution", "swarm-coordination")
+        found = [stack.get("/work?ms=1", {"X-Request-Type": kind})[0] for kind in kinds for _ in range(3)]
+
+    assert found == [200] * 12
 
 
 def _commands_naming(word: str, directory: str) -> list[str]:

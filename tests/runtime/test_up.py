@@ -2,8 +2,8 @@ import pytest
 from msgspec.structs import replace
 
 from cfscale.core.samples import ReplicaState
-from cfscale.runtime.up import counts_to_start, live_replicas
-from tests.fake_service import AGENTS, FakeService, VirtualClock, a_plan, a_replica
+from cfscale.runtime.up import counts_to_start, live_replicas, until_taken_in
+from tests.fake_service import AGENTS, FakeBalancer, FakeService, VirtualClock, a_plan, a_replica
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,28 @@ def test_an_engine_that_was_never_started_runs_nothing() -> None:
 
     service.unreachable = True
     assert live_replicas(service) == ()
+
+
+@pytest.mark.parametrize(("found_after", "waited", "idle"), [(0.0, 0.0, ()), (2.0, 2.0, ()), (99.0, 10.0, ("agents",))])
+def test_a_deployment_is_up_once_its_balancer_has_found_somebody(
+    found_after: float, waited: float, idle: tuple[str, ...]
+) -> None:
+    clock = VirtualClock()
+    begun = clock.monotonic()
+    services = (replace(AGENTS, routes=("/",)), replace(AGENTS, name="coordinator", routes=()))
+    plan = replace(a_plan(), services=services)
+    balancer = FakeBalancer(clock, finds_after=begun + found_after)
+
+    assert until_taken_in(plan, balancer.idle, clock, seconds=10) == idle
+    assert clock.monotonic() - begun == waited
+
+
+def test_waiting_for_a_balancer_ends_when_the_operator_says_so() -> None:
+    clock = VirtualClock()
+    clock.stop_at = clock.time + 1.0
+    balancer = FakeBalancer(clock, finds_after=clock.monotonic() + 99)
+
+    plan = replace(a_plan(), services=(replace(AGENTS, routes=("/",)),))
+
+    assert until_taken_in(plan, balancer.idle, clock, seconds=10) == ("agents",)
+    assert clock.time == clock.stop_at
