@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.core.decision import Action, Decision
-from cfscale.core.policy import percent
+from cfscale.core.units import percent
 
 if TYPE_CHECKING:
     from cfscale.runtime.watch import Scaler

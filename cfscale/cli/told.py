@@ -13,8 +13,7 @@ from cfscale.cli import console
 from cfscale.cli.console import Output
 from cfscale.cli.options import Sizing, load_profile
 from cfscale.core.decision import ID_CHARACTERS, Decision, Entry, Kind, alternatives
-from cfscale.core.policy import percent
-from cfscale.core.units import format_duration
+from cfscale.core.units import format_duration, percent
 from cfscale.errors import InputError
 
 if TYPE_CHECKING:

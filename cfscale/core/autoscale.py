@@ -227,11 +227,11 @@ def _basis(situation: Situation, wishes: Mapping[str, int]) -> Basis:
         situation.ready,
         situation.starting,
         wishes,
-        expected=round(outlook.expected, 3),
-        margin=round(outlook.margin, 3),
+        expected=outlook.expected,
+        margin=outlook.margin,
         horizon_seconds=outlook.horizon_seconds,
-        short_ratio=round(outlook.short_ratio, 5),
-        error_ratio=round(outlook.error_ratio, 3),
+        short_ratio=outlook.short_ratio,
+        error_ratio=outlook.error_ratio,
     )
 
 

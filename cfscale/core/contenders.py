@@ -97,7 +97,7 @@ class Live:
 
     def _situation(self, view: View) -> Situation:
         reporting = 0 if view.load is None else view.ready
-        cpu = Reading("cpu", view.utilisation * reporting, reporting, view.ready, Quality.OK, "trace", 0.0)
+        cpu = Reading("cpu", view.utilisation, reporting, view.ready, Quality.OK, "trace", 0.0)
         idle = Reading("memory", 0.0, reporting, view.ready, Quality.OK, "trace", 0.0)
         return Situation(
             time=view.time,

@@ -24,7 +24,7 @@ from math import ceil, exp, inf, log, sqrt
 from msgspec import Struct
 
 from cfscale.core.plan import Forecasting
-from cfscale.core.units import format_duration
+from cfscale.core.units import format_duration, percent
 
 HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
 _FEW, _MANY, _LEVEL = 5, 30, 15  # steps that means, and the level that seasons are brought to, are taken over
@@ -41,7 +41,8 @@ class Outlook(Struct, frozen=True):
 
     ``needed`` is the most of the path with its margin; ``margin`` the one at its end. ``short_ratio`` is the share of
     steps that is left short with it, ``shown_ratio`` the share that was until now; ``error_ratio`` is the recent error in
-    that of expecting what is now. ``doubt`` says why the forecast should not decide; empty where it may.
+    that of expecting what is now. ``doubt`` says why the forecast should not decide; empty where it may. ``told`` is all of
+    it in words; what is for display is rounded here, once, since ticks come oftener than outlooks.
     """
 
     expected: float
@@ -52,6 +53,7 @@ class Outlook(Struct, frozen=True):
     shown_ratio: float
     error_ratio: float
     doubt: str = ""
+    told: str = ""
 
     @property
     def replicas(self) -> int:
@@ -313,15 +315,18 @@ class Forecast:
         else:
             margin, short = self._worthwhile(expected, scale)
         self._intended = short
+        horizon = self.ahead * self._step
         return Outlook(
-            expected=expected,
-            margin=margin,
+            expected=round(expected, 3),
+            margin=round(margin, 3),
             needed=max(value + margin * root for value, root in zip(self._path, self._roots, strict=True)),
-            horizon_seconds=self.ahead * self._step,
-            short_ratio=short,
+            horizon_seconds=horizon,
+            short_ratio=round(short, 5),
             shown_ratio=self._short / len(self._series),
-            error_ratio=self._error_ratio(),
+            error_ratio=round(self._error_ratio(), 3),
             doubt=self._doubt(),
+            told=f"{expected:.1f} replicas' load expected within {format_duration(horizon)}, "
+            f"{margin:.1f} margin to be short {percent(short)} of the time",
         )
 
     def _most(self, expected: float) -> float:

@@ -42,6 +42,7 @@ class Foresight:
     _minute: int = 0
     _seen: list[tuple[float, float]] = field(default_factory=list)
     _forecast: Forecast | None = None
+    _startup: float = 0.0
 
     @property
     def loads(self) -> Loads:
@@ -69,7 +70,9 @@ class Foresight:
         if cpu.reporting:
             # replicas that do not report are taken to be as busy as those that do
             self._seen.append((cpu.mean * cpu.expected, cpu.mean))
-        self._expect(startup_seconds or self.tuning.startup_seconds)
+        startup = startup_seconds or self.tuning.startup_seconds
+        if startup != self._startup or self._forecast is None:
+            self._expect(startup)
         return self._forecast.outlook() if self._forecast else None
 
     def _close(self, minute: int, time: float) -> None:
@@ -103,7 +106,7 @@ class Foresight:
 
     def _expect(self, startup_seconds: float) -> None:
         """Learn all minutes again where the horizon has changed: a forecast is one of a certain distance."""
-        ahead = ceil(startup_seconds / STEP_SECONDS) + 1
+        self._startup, ahead = startup_seconds, ceil(startup_seconds / STEP_SECONDS) + 1
         if self._forecast is not None and self._forecast.ahead == ahead:
             return
         self._forecast = Forecast(self.tuning, STEP_SECONDS, ahead, self.goal, strict=self.strict)

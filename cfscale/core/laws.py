@@ -15,8 +15,8 @@ from msgspec.structs import replace
 from cfscale.core.cron import Cron, parse_cron
 from cfscale.core.plan import Scaling
 from cfscale.core.policies import FOUNDING
-from cfscale.core.policy import Proposal, Reading, Situation, alert, doubt, needed_for, percent, resource
-from cfscale.core.units import format_duration, parse_duration, share_of
+from cfscale.core.policy import Proposal, Reading, Situation, alert, doubt, needed_for, resource
+from cfscale.core.units import format_duration, parse_duration, percent, share_of
 
 Law = Callable[[Situation, Scaling], Proposal]
 _FORESEEING = frozenset(("slo", "predictive"))
@@ -161,10 +161,7 @@ def slo(situation: Situation, scaling: Scaling) -> Proposal:
     # a minute's mean says nothing of what overtakes it: replicas that are all but full are not given up, come what may
     full = situation.cpu.mean > scaling.critical_ratio
     wanted = max(outlook.replicas, needed_for(situation.cpu.load, 1.0) if full else 1)
-    reason = (
-        f"{outlook.expected:.1f} replicas' load expected within {format_duration(outlook.horizon_seconds)}, "
-        f"{outlook.margin:.1f} margin to be short {percent(outlook.short_ratio)} of the time: {wanted} needed"
-    )
+    reason = f"{outlook.told}: {wanted} needed"
     memory = situation.memory
     by_memory = needed_for(memory.load_at_most, scaling.memory.scale_up_ratio) if memory.reporting else 1
     if by_memory > wanted and (wanted < current or memory.mean > scaling.memory.scale_up_ratio):

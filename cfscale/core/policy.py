@@ -18,6 +18,7 @@ from msgspec import Struct, field
 from cfscale.core.forecast import Outlook
 from cfscale.core.plan import Band, Scaling, Service
 from cfscale.core.samples import Quality, Replica, ReplicaState, Sample, Usage
+from cfscale.core.units import percent
 
 _ROUNDING = 1e-9
 # tuples: a member is found by identity, where a set would hash it, which for an enumeration is a call of Python
@@ -99,13 +100,14 @@ class Observation(Struct, frozen=True, gc=False):
 
 
 class Reading(Struct, frozen=True, gc=False):
-    """One resource over the ready replicas: the sum of their ratios, how many reported, of how many that should have.
+    """One resource over the ready replicas: mean utilisation of those that reported, how many, of how many that should have.
 
-    Only fresh and sane ratios count; ``last`` is the mean of what was known before it went stale, for display alone.
+    Only fresh and sane ratios count; ``mean`` is zero where there are none. ``last`` is the mean of what was known before it
+    went stale, for display alone.
     """
 
     resource: str
-    load: float
+    mean: float
     reporting: int
     expected: int
     quality: Quality
@@ -115,14 +117,14 @@ class Reading(Struct, frozen=True, gc=False):
     window_seconds: float = 0.0
 
     @property
-    def load_at_most(self) -> float:
-        """The work at hand if every replica that did not report were full."""
-        return self.load + self.expected - self.reporting
+    def load(self) -> float:
+        """The work at hand, in replicas: the sum of the ratios."""
+        return self.mean * self.reporting
 
     @property
-    def mean(self) -> float:
-        """Mean utilisation of the replicas that reported; zero where none did."""
-        return self.load / self.reporting if self.reporting else 0.0
+    def load_at_most(self) -> float:
+        """The work at hand if every replica that did not report were full."""
+        return self.mean * self.reporting + self.expected - self.reporting
 
     def trusted(self, min_reporting_ratio: float) -> bool:
         """Whether a shrink may rest on it: enough replicas report, and only complete values."""
@@ -256,11 +258,6 @@ def alert(disk: Reading, band: Band) -> str:
         return ""
     full = f"disk {percent(disk.mean)} is above {percent(band.scale_up_ratio)}"
     return f"; alert: {full}, free some space (more replicas do not help)"
-
-
-def percent(ratio: float) -> str:
-    """A ratio in words, to a tenth of a percent: 0.85 -> ``85%``."""
-    return f"{100 * ratio:.1f}".removesuffix(".0") + "%"
 
 
 def needed_for(load: float, filled_ratio: float) -> int:

@@ -73,7 +73,32 @@ def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measu
 
 def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:
     fresh, load = _summed(ratio_of, measured.service, measured.fresh)
-    stale, stale_load = _summed(ratio_of, measured.service, measured.stale) if measured.stale else ((), 0.0)
+    count, origin = len(fresh), measured.origin
+    if measured.stale or count < len(measured.fresh) or not count:
+        return _in_part(resource, ratio_of, measured, fresh, load)
+    mean = load / count
+    return Reading(
+        resource=resource,
+        mean=mean,
+        reporting=count,
+        expected=measured.expected,
+        quality=origin.quality,
+        source=origin.source,
+        age_seconds=origin.age_seconds,
+        last=mean,
+        window_seconds=origin.window_seconds,
+    )
+
+
+def _in_part(
+    resource: str,
+    ratio_of: Callable[[Usage, Service], float | None],
+    measured: _Measured,
+    fresh: Sequence[Usage],
+    load: float,
+) -> Reading:
+    """The reading where not every usage has a ratio, or one that is fresh."""
+    stale, stale_load = _summed(ratio_of, measured.service, measured.stale)
     known, origin = len(fresh) + len(stale), measured.origin
     if not known:
         origin = _Origin(_worst([*measured.fresh, *measured.stale]) if measured.stale else origin.quality)
@@ -81,7 +106,7 @@ def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], 
         origin = _origin(fresh or stale, measured.time)
     return Reading(
         resource=resource,
-        load=load,
+        mean=load / len(fresh) if fresh else 0.0,
         reporting=len(fresh),
         expected=measured.expected,
         quality=Quality.STALE if stale and not fresh else origin.quality,
@@ -115,12 +140,17 @@ def _fresh(usage: Usage, time: float, longest: float) -> bool:
 
 
 def _origin(usages: Sequence[Usage], time: float) -> _Origin:
+    """One pass by hand: this is done for every service in every tick."""
     if not usages:
-        return _Origin(_worst(usages))
-    sources, taken_at = {usage.source for usage in usages}, [usage.taken_at for usage in usages]
-    source = sources.pop() if len(sources) == 1 else "+".join(sorted(sources))
-    window = max([usage.window_seconds for usage in usages])
-    return _Origin(_worst(usages), source, max(0.0, time - min(taken_at)), window)
+        return _Origin(Quality.PARTIAL)
+    source, worst, taken_at, window = usages[0].source, 0, usages[0].taken_at, 0.0
+    for usage in usages:
+        worst = max(worst, _WORST_LAST.index(usage.quality))
+        taken_at, window = min(taken_at, usage.taken_at), max(window, usage.window_seconds)
+        if usage.source != source:
+            source = ""
+    source = source or "+".join(sorted({usage.source for usage in usages}))
+    return _Origin(_WORST_LAST[worst], source, max(0.0, time - taken_at), window)
 
 
 def _worst(usages: Sequence[Usage]) -> Quality:

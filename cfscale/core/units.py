@@ -99,6 +99,11 @@ def format_duration(seconds: float) -> str:
     return "".join(parts) + (f"{milliseconds}ms" if milliseconds else "")
 
 
+def percent(ratio: float) -> str:
+    """A ratio in words, to a tenth of a percent: 0.85 -> ``85%``."""
+    return f"{100 * ratio:.1f}".removesuffix(".0") + "%"
+
+
 def share_of(text: str, where: str) -> float:
     """A ratio written as ``0.5%`` or ``0.005``, between 0 and 1; raises InputError naming ``where``."""
     try:

@@ -20,7 +20,7 @@ from cfscale.core.history import History, Remembered
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
 from cfscale.core.plan import DeploymentPlan, Service
-from cfscale.core.policy import Backlog, Observation, Pause, Situation
+from cfscale.core.policy import Backlog, Census, Observation, Pause, Situation, census
 from cfscale.core.samples import Replica, ReplicaState, Usage
 from cfscale.core.situation import situation_of
 from cfscale.core.units import format_duration
@@ -282,27 +282,30 @@ class Scaler:
         backlogs, pauses = self.backlogs(), self.memory.pauses_of(names)
         time = self.clock.now()
         self._follow_clock(time)
-        return [
-            self._counted(
+        found = []
+        for service in self.services:
+            name = service.name
+            members, counted = self._counted(name, tuple(mine[name]))
+            found.append(
                 Observation(
                     service=service,
                     engine=self.engine.name,
                     time=time,
-                    replicas=tuple(mine[service.name]),
-                    usages=tuple(usages[service.name]),
-                    pause=pauses[service.name],
+                    replicas=members,
+                    usages=tuple(usages[name]),
+                    pause=pauses[name],
                     backlogs=backlogs,
+                    counted=counted,
                 )
             )
-            for service in self.services
-        ]
+        return found
 
-    def _counted(self, observation: Observation) -> Observation:
-        """The observation with its census, which is the last one's where the replicas are the same."""
-        last = self.seen.get(observation.service.name)
-        if last is None or last.replicas != observation.replicas:
-            return replace(observation, counted=observation.census)
-        return replace(observation, replicas=last.replicas, counted=last.census)
+    def _counted(self, name: str, replicas: tuple[Replica, ...]) -> tuple[tuple[Replica, ...], Census]:
+        """The replicas with their census, both the last tick's where they are the same."""
+        last = self.seen.get(name)
+        if last is None or last.replicas != replicas:
+            return replicas, census(replicas)
+        return last.replicas, last.census
 
     def _out_of_reach(self, service: Service, problem: str) -> Decision:
         observation = Observation(service, self.engine.name, self.clock.now(), replicas=(), usages=())

@@ -54,6 +54,7 @@ def test_a_steady_load_is_expected_to_stay() -> None:
     assert outlook is not None
     assert outlook.expected == pytest.approx(5.0)
     assert outlook.replicas in (5, 6)
+    assert outlook.told == "5.0 replicas' load expected within 3m, 1.0 margin to be short 0% of the time"
 
 
 def test_a_slope_is_expected_to_go_on() -> None:

@@ -5,10 +5,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cfscale.core.laws import combine, laws_of
-from cfscale.core.policy import Observation, percent
+from cfscale.core.policy import Observation
 from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
 from cfscale.core.situation import situation_of
-from cfscale.core.units import GIB, MIB
+from cfscale.core.units import GIB, MIB, percent
 from tests.fake_service import AGENTS, SCALING, a_replica, a_usage
 
 NOW = 1000.0
