@@ -66,7 +66,8 @@ def decide(
     startup, who = _startup(past, observation), observation.census
     draft, past = judge(situation, observation.service, scaling, past, laws or laws_of(scaling))
     draft.obey(past, observation, _panic(past, observation, scaling.safety) or adopted)
-    past = replace(past, startup_seconds=startup, ready=who.ready, starting=who.starting)
+    if past.startup_seconds != startup or past.ready != who.ready or past.starting != who.starting:
+        past = replace(past, startup_seconds=startup, ready=who.ready, starting=who.starting)
     return draft.decision(observation, situation, scaling), past
 
 

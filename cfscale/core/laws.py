@@ -25,8 +25,10 @@ _ROUNDING = 1e-9
 
 def combine(situation: Situation, scaling: Scaling, proposals: Sequence[Proposal]) -> Proposal:
     """What all policies together ask for: the largest wish, and fewer replicas only where none of them objects."""
-    chosen = max(proposals, key=attrgetter("replicas"))
-    shrinkable = False not in [proposal.shrinkable for proposal in proposals]
+    chosen, shrinkable = proposals[0], proposals[0].shrinkable
+    if len(proposals) > 1:
+        chosen = max(proposals, key=attrgetter("replicas"))
+        shrinkable = False not in [proposal.shrinkable for proposal in proposals]
     warning = alert(situation.disk, scaling.disk)
     if not warning and shrinkable == chosen.shrinkable:
         return chosen

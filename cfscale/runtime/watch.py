@@ -35,6 +35,7 @@ correlation: ContextVar[Decision | None] = ContextVar("correlation", default=Non
 FIRST_WINDOW_SECONDS = 1.0
 CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed between two looks
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
+_NO_HISTORY = History()
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
 
@@ -346,7 +347,7 @@ class Scaler:
             self._write(hands, entry(Kind.DECISION, decision))
 
     def _history(self, name: str) -> History:
-        return self._histories.get(name, History())
+        return self._histories.get(name, _NO_HISTORY)
 
     def _remember(self) -> None:
         if self.hands is not None:

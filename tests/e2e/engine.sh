@@ -76,9 +76,10 @@ launch() {
   printf '%s %s\n' "$!" "$(started "$!")" >"$record"
 }
 
-# An engine that ends with a stack on it leaves the namespaces of its networks mounted.
+# An engine that ends with a stack on it leaves the namespaces of its networks mounted, and the secrets of its tasks.
 clear_private() {
-  umount --lazy "$private"/exec/netns/* 2>/dev/null || true
+  awk -v below="$private/" 'index($2, below) == 1 { print $2 }' /proc/mounts | sort --reverse |
+    xargs --no-run-if-empty umount --lazy 2>/dev/null || true
   rm -rf "$private"
 }
 
