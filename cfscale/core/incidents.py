@@ -63,8 +63,13 @@ def undisturbed(before: Record, observation: Observation) -> bool:
     """Whether a record would be the same after this observation, as after most: that is quicker to tell than to make it."""
     if observation.replicas != before.listed or before.oom_at is not None:
         return False
-    restarts = [tally for tally in before.tallies.values() if tally.in_a_row]
-    return not restarts and not sum([usage.oom_kills for usage in observation.usages])
+    for tally in before.tallies.values():
+        if tally.in_a_row:
+            return False
+    for usage in observation.usages:  # noqa: SIM110 - a generator costs more than the few usages of a service
+        if usage.oom_kills:
+            return False
+    return True
 
 
 def _stopped(observation: Observation) -> set[str]:

@@ -74,7 +74,9 @@ def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measu
 def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:
     fresh, load = _summed(ratio_of, measured.service, measured.fresh)
     count, origin = len(fresh), measured.origin
-    if measured.stale or count < len(measured.fresh) or not count:
+    if not count and not measured.stale:  # as of a disk that nobody measures
+        return Reading(resource, 0.0, 0, measured.expected, origin.quality, "", 0.0)
+    if measured.stale or count < len(measured.fresh):
         return _in_part(resource, ratio_of, measured, fresh, load)
     mean = load / count
     return Reading(
@@ -97,11 +99,11 @@ def _in_part(
     fresh: Sequence[Usage],
     load: float,
 ) -> Reading:
-    """The reading where not every usage has a ratio, or one that is fresh."""
+    """The reading where some usage has no ratio, or none that is fresh."""
     stale, stale_load = _summed(ratio_of, measured.service, measured.stale)
     known, origin = len(fresh) + len(stale), measured.origin
     if not known:
-        origin = _Origin(_worst([*measured.fresh, *measured.stale]) if measured.stale else origin.quality)
+        origin = _Origin(_worst([*measured.fresh, *measured.stale]))
     elif len(fresh) < len(measured.fresh) or not fresh:
         origin = _origin(fresh or stale, measured.time)
     return Reading(
@@ -144,12 +146,15 @@ def _origin(usages: Sequence[Usage], time: float) -> _Origin:
     if not usages:
         return _Origin(Quality.PARTIAL)
     source, worst, taken_at, window = usages[0].source, 0, usages[0].taken_at, 0.0
+    mixed = False
     for usage in usages:
-        worst = max(worst, _WORST_LAST.index(usage.quality))
-        taken_at, window = min(taken_at, usage.taken_at), max(window, usage.window_seconds)
-        if usage.source != source:
-            source = ""
-    source = source or "+".join(sorted({usage.source for usage in usages}))
+        if usage.quality is not Quality.OK:
+            worst = max(worst, _WORST_LAST.index(usage.quality))
+        taken_at = min(taken_at, usage.taken_at)
+        window = max(window, usage.window_seconds)
+        mixed |= usage.source != source
+    if mixed:
+        source = "+".join(sorted({usage.source for usage in usages}))
     return _Origin(_WORST_LAST[worst], source, max(0.0, time - taken_at), window)
 
 
