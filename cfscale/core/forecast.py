@@ -165,6 +165,7 @@ class Forecast:
         "_own_error",
         "_path",
         "_periods",
+        "_price",
         "_recent",
         "_roots",
         "_saturated",
@@ -200,6 +201,9 @@ class Forecast:
         self._saturated = self._short = 0
         self._path: list[float] = []
         self._outlook: Outlook | None = None
+        # a shortage lasts until replicas come: what it is worth to avoid grows with their start-up, as errors do
+        longer = max(1.0, (ahead - 1) * step_seconds / tuning.startup_seconds)
+        self._price = tuning.worth_ratio / goal * sqrt(longer)
         # errors grow with the square root of the distance, as those of a random walk do
         self._roots = [sqrt((number + 1) / ahead) for number in range(ahead)]
         self._daily = 1 / max(1.0, DAY / step_seconds)
@@ -336,11 +340,12 @@ class Forecast:
     def _worthwhile(self, expected: float, scale: float) -> tuple[float, float]:
         """The margin at which one more replica costs more than the short steps it spares, and the share left short.
 
-        A short step is worth ``worth / goal`` steps of the whole fleet; the share stays between two multiples of the goal.
+        A short step is worth ``worth / goal`` steps of the whole fleet, and more where replicas take longer to start than
+        is assumed at first; the share stays between two multiples of the goal.
         """
         tuning, goal = self._tuning, self._goal
         tails, most = self._errors.tails(), self._most(expected)
-        price, least, worst = tuning.worth_ratio / goal, tuning.least_factor * goal, tuning.most_factor * goal
+        price, least, worst = self._price, tuning.least_factor * goal, tuning.most_factor * goal
         level = max(1.0, self._level)
         count = first = max(1, ceil(expected - _TINY))
         last = ceil(expected + most - _TINY)

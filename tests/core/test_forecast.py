@@ -57,6 +57,22 @@ def test_a_steady_load_is_expected_to_stay() -> None:
     assert outlook.told == "5.0 replicas' load expected within 3m, 1.0 margin to be short 0% of the time"
 
 
+def put_up_with(ahead: int) -> float:
+    """The share of short steps that the forecast of a noisy load intends, as a mean over a day and a half."""
+    forecast, intended = Forecast(TUNING, 60.0, ahead, 0.005), []
+    for load in noisy(3000, 6, 1):
+        forecast.learn(load, 0.7)
+        intended.append(outlook.short_ratio if (outlook := forecast.outlook()) else 0.0)
+    return sum(intended[800:]) / len(intended[800:])
+
+
+def test_the_longer_replicas_take_the_fewer_short_minutes_are_put_up_with() -> None:
+    quick, usual, slow = map(put_up_with, (2, 3, 11))  # of this noise, the error is the same at any distance
+
+    assert slow < usual / 2
+    assert quick > usual / 2
+
+
 def test_a_slope_is_expected_to_go_on() -> None:
     outlook = taught([1 + 0.05 * minute for minute in range(120)]).outlook()
 
