@@ -192,8 +192,7 @@ def _compose(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = ComposeEngine(plan, manifests, docker, readers=readers, progress=console.note)
     balancer = HaproxyBalancer(lambda: _balancers(docker, engine))
-    idle = balancer.idle if plan.find("loadbalancer") else _nothing
-    return Deployment(plan, state, engine, balancer, manifests, lambda: (), idle=idle)
+    return Deployment(plan, state, engine, balancer, manifests, lambda: (), idle=partial(_idle, docker, engine))
 
 
 def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
@@ -204,7 +203,6 @@ def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     from cfscale.adapters.cgroup import CgroupReader
     from cfscale.adapters.docker_engine import Statistics, StatsReader
     from cfscale.adapters.docker_engine.swarm import DockerSwarm
-    from cfscale.adapters.haproxy import HaproxyBalancer
     from cfscale.adapters.swarm import SwarmEngine
     from cfscale.core.swarm import carried
 
@@ -212,11 +210,7 @@ def _swarm(plan: DeploymentPlan, state: State, manifests: Path) -> Deployment:
     statistics = Statistics(manager.measure, manager.follow)
     readers = (CgroupReader().read, StatsReader(statistics.measure, keep=statistics.keep).read)
     engine = SwarmEngine(plan, manifests, manager, readers=readers, progress=console.note)
-
-    def idle(services: Sequence[str]) -> tuple[str, ...]:
-        here = _balancers(manager, engine)
-        return HaproxyBalancer(lambda: here).idle(services) if here else ()
-
+    idle = partial(_idle, manager, engine)
     return Deployment(plan, state, engine, None, manifests, lambda: (), lambda: engine.nodes, idle=idle)
 
 
@@ -241,8 +235,12 @@ def _balancers(docker: "DockerEngine", engine: Engine) -> list[Callable[[str], s
     return [partial(_runtime, docker, item.id) for item in found if item.pid is not None]
 
 
-def _nothing(_services: Sequence[str]) -> tuple[str, ...]:
-    return ()
+def _idle(docker: "DockerEngine", engine: Engine, services: Sequence[str]) -> tuple[str, ...]:
+    """What ``Deployment.idle`` gives: of the balancers on this machine, none where there are none."""
+    from cfscale.adapters.haproxy import HaproxyBalancer
+
+    here = _balancers(docker, engine)
+    return HaproxyBalancer(lambda: here).idle(services) if here else ()
 
 
 def _runtime(docker: "DockerEngine", container: str, command: str) -> str:
