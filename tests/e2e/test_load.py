@@ -45,9 +45,10 @@ services:
     command: [python3, worker.py]
     port: 8080
     routes: [/]
-    # checks inside the container start a Python each: every second they would take a quarter of its share of a core
-    health: {{kind: http, path: /health, json: {{status: ok}}, interval: 3s, start_period: 20s}}
-    resources: {{cpu: 0.25, memory: 256M}}
+    # checks inside the container start a Python each, 0.1 s of CPU: more often, or of a smaller share of a core, and the
+    # sample of two seconds they fall into would show an idle agent near the 30% that it must be below to be taken away
+    health: {{kind: http, path: /health, json: {{status: ok}}, interval: 4s, start_period: 20s}}
+    resources: {{cpu: 0.5, memory: 256M}}
     stop_grace: 10s
     env: {{DRAIN_SECONDS: "1"}}
   loadbalancer: {{publish: "127.0.0.1:{port}"}}
@@ -82,11 +83,17 @@ class Fleet(Struct, frozen=True):
         """(ready agents, seconds) when they are as many as wanted; the time is up otherwise."""
         begin = time.monotonic()
         while not reached(count := self.ready()):
-            assert time.monotonic() - begin < seconds, f"{count} are ready after {seconds} s"
+            late = time.monotonic() - begin >= seconds
+            assert not late, "\n".join([f"{count} are ready after {seconds} s", *self.reasons()])
         return count, time.monotonic() - begin
 
-    def load(self, rate: float, seconds: float) -> Load:
-        return Load(lambda: [f"127.0.0.1:{self.port}"], "/work?ms=10", rate=rate, seconds=seconds).start()
+    def reasons(self) -> list[str]:
+        """What the scaler last did, and why."""
+        last = journal_of(Path(self.env["CFSCALE_STATE_DIR"]))[-12:]
+        return [f"{item['time']} {item['service']} {item['kind']} {item['action']}: {item['reason']}" for item in last]
+
+    def load(self, rate: float, seconds: float, ms: int = 20) -> Load:
+        return Load(lambda: [f"127.0.0.1:{self.port}"], f"/work?ms={ms}", rate=rate, seconds=seconds).start()
 
 
 @pytest.fixture
@@ -138,7 +145,7 @@ def test_shrinking_under_load_loses_no_request(fleet: Fleet, tmp_path: Path) -> 
     scale = ["docker", "compose", "-p", NAME, "-f", str(manifest), "up", "-d", "--no-recreate", "--no-deps"]
     done = subprocess.run([*scale, "--scale", "agents=4", "agents"], capture_output=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    load = fleet.load(rate=3.0, seconds=40.0)
+    load = fleet.load(rate=3.0, seconds=40.0, ms=10)
     fleet.until(lambda count: count == 1, 60.0)
     report = load.wait()
     shown("light load", report)
