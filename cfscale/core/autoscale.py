@@ -82,10 +82,11 @@ def judge(
     if not proposal.tolerated:
         draft.tolerate(scaling)
     recommended = draft.desired
-    draft.stabilise(past, situation.time, scaling)
-    if not (proposal.unbounded and draft.desired > draft.current):
-        draft.limit_step(scaling)
-    draft.cool_down(past, situation.time, scaling)
+    if recommended != draft.current:  # in most ticks nothing is to be damped
+        draft.stabilise(past, situation.time, scaling)
+        if not (proposal.unbounded and draft.desired > draft.current):
+            draft.limit_step(scaling)
+        draft.cool_down(past, situation.time, scaling)
     shrinkable = proposal.shrinkable and _cooldown_left(past, situation.time, scaling.scale_down) <= 0
     draft.clamp(service, shrinkable=shrinkable)
     return draft, _remember(past, situation, scaling, recommended)

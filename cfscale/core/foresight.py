@@ -7,6 +7,7 @@ What is kept on disk are the minutes alone (``Loads``); learning them again give
 
 from dataclasses import dataclass, field
 from math import ceil
+from zlib import crc32
 
 from msgspec import Struct
 
@@ -31,17 +32,25 @@ class Loads(Struct, frozen=True):
 
 @dataclass(slots=True)
 class Foresight:
-    """The forecast of one service; ``goal`` is the share of minutes that may be short, ``strict`` says how it is meant."""
+    """The forecast of one service; ``goal`` is the share of minutes that may be short, ``strict`` says how it is meant.
+
+    ``phase`` is the second at which its minutes begin: those of a thousand services need not end in the same tick. At most
+    ``at_once`` minutes are learned again in a tick, after a restart or when the horizon has changed.
+    """
 
     tuning: Forecasting
     goal: float
     strict: bool
+    phase: int = 0
+    at_once: int = _KEPT + int(DAY / STEP_SECONDS)
     started: float = 0.0
     _loads: list[float] = field(default_factory=list)
     _utilisations: list[float] = field(default_factory=list)
     _minute: int = 0
     _seen: list[tuple[float, float]] = field(default_factory=list)
     _forecast: Forecast | None = None
+    _next: Forecast | None = None
+    _relearned: int = 0
     _startup: float = 0.0
 
     @property
@@ -51,9 +60,9 @@ class Foresight:
 
     def recall(self, kept: Loads) -> None:
         """Take up the minutes that an earlier process kept."""
-        self.started, self._minute = kept.started, int(kept.started // STEP_SECONDS) + len(kept.loads)
+        self.started, self._minute = kept.started, self._minute_of(kept.started) + len(kept.loads)
         self._loads, self._utilisations = list(kept.loads), list(kept.utilisations)
-        self._forecast = None
+        self._forecast = self._next = None
 
     def moved(self, seconds: float) -> None:
         """Go on on a clock that was set by so much, to the nearest minute: no minute was skipped, none came twice."""
@@ -61,11 +70,14 @@ class Foresight:
         self.started += minutes * STEP_SECONDS
         self._minute += minutes
 
+    def _minute_of(self, time: float) -> int:
+        return int((time - self.phase) // STEP_SECONDS)
+
     def see(self, situation: Situation, startup_seconds: float | None) -> Outlook | None:
         """Take in one tick and return what is to be expected; the start-up time is the one last measured."""
-        minute = int(situation.time // STEP_SECONDS)
+        minute = self._minute_of(situation.time)
         if minute != self._minute:
-            self._close(minute, situation.time)
+            self._close(minute)
         cpu = situation.cpu
         if cpu.reporting:
             # replicas that do not report are taken to be as busy as those that do
@@ -73,16 +85,18 @@ class Foresight:
         startup = startup_seconds or self.tuning.startup_seconds
         if startup != self._startup or self._forecast is None:
             self._expect(startup)
+        if self._next is not None:
+            self._relearn(self._next)
         return self._forecast.outlook() if self._forecast else None
 
-    def _close(self, minute: int, time: float) -> None:
+    def _close(self, minute: int) -> None:
         """The minute is over: learn its mean, and nothing of those in which no tick fell."""
         gap = minute - self._minute
         if not self._loads or gap < 0 or gap > _KEPT // 2:  # the first one, a clock set back, an age ago
             if not self._seen or gap != 1:
-                self._restart(minute, time)
+                self._restart(minute)
                 return
-            self.started = self._minute * STEP_SECONDS
+            self.started = self._minute * STEP_SECONDS + self.phase
         if self._seen:
             count = len(self._seen)
             self._learn(sum(load for load, _ in self._seen) / count, sum(full for _, full in self._seen) / count)
@@ -90,9 +104,10 @@ class Foresight:
             self._learn(-1.0, 0.0)
         self._minute, self._seen = minute, []
 
-    def _restart(self, minute: int, time: float) -> None:
-        self.started, self._minute, self._seen = time // STEP_SECONDS * STEP_SECONDS, minute, []
-        self._loads, self._utilisations, self._forecast = [], [], None
+    def _restart(self, minute: int) -> None:
+        self.started, self._minute, self._seen = minute * STEP_SECONDS + self.phase, minute, []
+        self._loads, self._utilisations = [], []
+        self._forecast = self._next = None
 
     def _learn(self, load: float, utilisation: float) -> None:
         self._loads.append(round(load, 4))
@@ -101,17 +116,32 @@ class Foresight:
             surplus = len(self._loads) - _KEPT
             del self._loads[:surplus], self._utilisations[:surplus]
             self.started += surplus * STEP_SECONDS
+            self._relearned = max(0, self._relearned - surplus)
         if self._forecast is not None:
             _teach(self._forecast, self._loads[-1], self._utilisations[-1])
 
     def _expect(self, startup_seconds: float) -> None:
-        """Learn all minutes again where the horizon has changed: a forecast is one of a certain distance."""
+        """Begin to learn all minutes again where the horizon has changed: a forecast is one of a certain distance."""
         self._startup, ahead = startup_seconds, ceil(startup_seconds / STEP_SECONDS) + 1
         if self._forecast is not None and self._forecast.ahead == ahead:
-            return
-        self._forecast = Forecast(self.tuning, STEP_SECONDS, ahead, self.goal, strict=self.strict)
-        for load, utilisation in zip(self._loads, self._utilisations, strict=True):
-            _teach(self._forecast, load, utilisation)
+            self._next = None
+        elif self._next is None or self._next.ahead != ahead:
+            self._next = Forecast(self.tuning, STEP_SECONDS, ahead, self.goal, strict=self.strict)
+            self._relearned = 0
+
+    def _relearn(self, forecast: Forecast) -> None:
+        """Learn some more of the minutes kept; until that is done, the forecast before this one goes on."""
+        first, end = self._relearned, self._relearned + self.at_once
+        for load, utilisation in zip(self._loads[first:end], self._utilisations[first:end], strict=True):
+            _teach(forecast, load, utilisation)
+        self._relearned = end
+        if end >= len(self._loads):
+            self._forecast, self._next = forecast, None
+
+
+def phase_of(name: str) -> int:
+    """The second at which a service's minutes begin: from its name, so that it outlives a restart."""
+    return crc32(name.encode("utf-8", "replace")) % int(STEP_SECONDS)
 
 
 def _teach(forecast: Forecast, load: float, utilisation: float) -> None:

@@ -150,8 +150,10 @@ def _origin(usages: Sequence[Usage], time: float) -> _Origin:
     for usage in usages:
         if usage.quality is not Quality.OK:
             worst = max(worst, _WORST_LAST.index(usage.quality))
-        taken_at = min(taken_at, usage.taken_at)
-        window = max(window, usage.window_seconds)
+        if usage.taken_at < taken_at:  # noqa: PLR1730 - a call less
+            taken_at = usage.taken_at
+        if usage.window_seconds > window:  # noqa: PLR1730 - a call less
+            window = usage.window_seconds
         mixed |= usage.source != source
     if mixed:
         source = "+".join(sorted({usage.source for usage in usages}))

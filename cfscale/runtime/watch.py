@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cfscale.core.autoscale import decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
-from cfscale.core.foresight import Foresight, Loads
+from cfscale.core.foresight import Foresight, Loads, phase_of
 from cfscale.core.history import History, Remembered
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
@@ -35,6 +35,7 @@ correlation: ContextVar[Decision | None] = ContextVar("correlation", default=Non
 FIRST_WINDOW_SECONDS = 1.0
 CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed between two looks
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
+LEARNED_AT_ONCE = 15_000  # minutes of all services learned again in one tick: a week and a day of one, a second of CPU
 _NO_HISTORY = History()
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
@@ -142,7 +143,8 @@ class Scaler:
     def _foresight(self, name: str) -> Foresight:
         if name not in self._foresights:
             goal, strict = promise_of(self.plan.scaling)
-            self._foresights[name] = Foresight(self.plan.scaling.forecast, goal, strict=strict)
+            at_once = max(1, LEARNED_AT_ONCE // len(self.services))
+            self._foresights[name] = Foresight(self.plan.scaling.forecast, goal, strict, phase_of(name), at_once)
         return self._foresights[name]
 
     def _keep_loads(self, *, now: bool = False) -> None:
@@ -222,7 +224,8 @@ class Scaler:
             return
         if self.hands is not None:
             weigh(self.hands, observations, self.warn)
-        for observation, situation in [(one, self._situation(one)) for one in observations]:
+        foreseen = needs_outlook(self.plan.scaling)
+        for observation, situation in [(one, self._situation(one, foreseen=foreseen)) for one in observations]:
             decision = self._decide(observation, situation)
             correlation.set(decision)
             decision = decision if self.hands is None else self._settle(self.hands, observation, decision)
@@ -259,10 +262,10 @@ class Scaler:
             return history
         return replace(history, replicas=observation.current)
 
-    def _situation(self, observation: Observation) -> Situation:
+    def _situation(self, observation: Observation, *, foreseen: bool) -> Situation:
         """What the policies see: the observation, and the forecast where one of them asks for it."""
         situation = situation_of(observation, self.plan.scaling)
-        if not needs_outlook(self.plan.scaling):
+        if not foreseen:
             return situation
         name = observation.service.name
         outlook = self._foresight(name).see(situation, self._history(name).startup_seconds)
