@@ -4,7 +4,8 @@
                                      └──▶ errors, histogram ──quantile, steered by outcomes──▶ margin
 
 - A saturated service hides its demand: such a reading is taken for more, the more so the longer it lasts.
-- Experts: as now; mean of a few steps; their slope; an hour, a day, a week ago, brought to the present level.
+- Experts: as now; mean of a few steps; their slope; an hour, a day, a week ago, brought to the present level; and a
+  regression, learned step by step, of what comes on how far now is from the step and the means before it.
   They are weighted by a power of their recent error at the end of the horizon.
 - The margin is a quantile of the forecast's own errors, each in units of the volatility of its time, times the
   volatility of now. The errors are kept in a histogram of geometric bins that forgets with a half-life.
@@ -18,8 +19,8 @@ Nothing is fitted beforehand. A step costs the same on the first day and after a
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from math import ceil, exp, inf, log, sqrt
+from operator import mul
 
 from msgspec import Struct
 
@@ -30,10 +31,15 @@ HOUR, DAY, WEEK = 3600.0, 86_400.0, 604_800.0
 _FEW, _MANY, _LEVEL = 5, 30, 15  # steps that means, and the level that seasons are brought to, are taken over
 _SATURATED = 0.995  # a kernel's accounting does not come nearer to the limit than that in every window
 _BINS, _LEAST, _RATIO = 120, 0.05, 1.08  # bins of errors, from a twentieth of the volatility to five hundred times
+_LOG_RATIO = log(_RATIO)
 _FIRST_QUANTILE = 4.0  # in units of volatility, until there are errors to take it from
 _TRUSTED_ERRORS = 60  # fewer do not make a quantile
 _MOST_CALIBRATION = 50.0
+_UNKNOWN, _MOST_UNKNOWN = 100.0, 10_000.0  # variance of a weight before the first case, and where it must not grow
+_OUTLIER = 6.0  # in units of volatility: a jump is no rule
 _TINY = 1e-9
+
+Terms = tuple[float, float, float]
 
 
 class Outlook(Struct, frozen=True):
@@ -74,7 +80,7 @@ class Errors:
 
     def add(self, error: float) -> None:
         """Record one error; a later one weighs more, which is how earlier ones fade."""
-        place = 0 if error <= _LEAST else min(_BINS, 1 + int(log(error / _LEAST) / log(_RATIO)))
+        place = 0 if error <= _LEAST else min(_BINS, 1 + int(log(error / _LEAST) / _LOG_RATIO))
         self.bins[place] += self._weight
         self.total += self._weight
         self.count += 1
@@ -93,18 +99,14 @@ class Errors:
             above += self.bins[place]
         return 0.0
 
-    def tails(self) -> list[float]:
-        """The weight of each bin and all above it."""
-        return list(accumulate(reversed(self.bins)))[::-1]
-
-    def exceeded(self, error: float, tails: Sequence[float]) -> float:
-        """The share of all errors that exceeds this one; ``tails`` are the present ones."""
-        place = 0 if error <= _LEAST else 1 + int(log(error / _LEAST) / log(_RATIO))
+    def exceeded(self, error: float) -> float:
+        """The share of all errors that exceeds this one."""
+        place = 0 if error <= _LEAST else 1 + int(log(error / _LEAST) / _LOG_RATIO)
         if place >= _BINS:
             return 0.0
         low, high = self._edges[place - 1] if place else 0.0, self._edges[place]
         part = min(1.0, max(0.0, (high - error) / (high - low)))
-        return (tails[place + 1] + part * self.bins[place]) / self.total
+        return (sum(self.bins[place + 1 :]) + part * self.bins[place]) / self.total
 
 
 class Series:
@@ -145,6 +147,58 @@ class Series:
         return first >= self.start
 
 
+class Regression:
+    """Recursive least squares that forgets: what is to come, as a weighted sum of three terms, learned case by case."""
+
+    __slots__ = ("_fade", "_inverse", "_kept", "weights")
+
+    def __init__(self, half_life_steps: float) -> None:
+        self._kept = 0.5 ** (1 / half_life_steps)
+        self._fade = 1 / sqrt(self._kept)
+        self.weights: Terms = (0.0, 0.0, 0.0)
+        # the rows of a symmetric matrix from their diagonals on; written out, for it is done for every service
+        self._inverse = (_UNKNOWN, 0.0, 0.0, _UNKNOWN, 0.0, _UNKNOWN)
+
+    def expect(self, terms: Terms) -> float:
+        """What is to come, given these terms; nothing before the first case."""
+        first, second, third = self.weights
+        return first * terms[0] + second * terms[1] + third * terms[2]
+
+    def learn(self, terms: Terms, outcome: float) -> None:
+        """Take in one more case; one whose terms are all zero says nothing, and one that begins with a jump is left out."""
+        a, b, c = terms
+        if max(a, b, c) > _OUTLIER or min(a, b, c) < -_OUTLIER:
+            return
+        outcome = min(_OUTLIER, max(-_OUTLIER, outcome))
+        aa, ab, ac, bb, bc, cc = self._inverse
+        u, v, w = aa * a + ab * b + ac * c, ab * a + bb * b + bc * c, ac * a + bc * b + cc * c
+        gain = 1 / (self._kept + a * u + b * v + c * w)
+        step = gain * (outcome - self.expect(terms))
+        first, second, third = self.weights
+        self.weights = (first + u * step, second + v * step, third + w * step)
+        # of a term that does not vary nothing is learned: what is known of it must not fade without end
+        fade = self._fade
+        i, j, k = [fade if known < _MOST_UNKNOWN else 1.0 for known in (aa, bb, cc)]
+        self._inverse = (
+            (aa - gain * u * u) * i * i,
+            (ab - gain * u * v) * i * j,
+            (ac - gain * u * w) * i * k,
+            (bb - gain * v * v) * j * j,
+            (bc - gain * v * w) * j * k,
+            (cc - gain * w * w) * k * k,
+        )
+
+
+class _Awaited(Struct, frozen=True, gc=False):
+    """What was expected of a step: by each expert, by all of them together, as of now, and on which terms."""
+
+    step: int
+    experts: list[float | None]
+    expected: float
+    naive: float
+    terms: Terms
+
+
 class Forecast:
     """The forecast of one load; ``ahead`` is the horizon in steps, ``goal`` the share of steps that may be short.
 
@@ -167,15 +221,18 @@ class Forecast:
         "_periods",
         "_price",
         "_recent",
+        "_regression",
         "_roots",
         "_saturated",
         "_series",
         "_short",
         "_step",
         "_strict",
+        "_terms",
         "_tuning",
         "_volatility",
         "_waiting",
+        "_within",
         "ahead",
     )
 
@@ -192,8 +249,10 @@ class Forecast:
         self._recent = 1 - 0.5 ** (step_seconds / tuning.recent_seconds)
         self._late = 1 - 0.5 ** (step_seconds / tuning.volatility_seconds)
         self._errors = Errors(tuning.memory_seconds / step_seconds)
-        self._expert_errors: list[float | None] = [None] * (4 + len(self._periods))
-        self._waiting: deque[tuple[int, list[float | None], float, float]] = deque()
+        self._expert_errors: list[float | None] = [None] * (5 + len(self._periods))
+        self._regression = Regression(tuning.memory_seconds / step_seconds)
+        self._terms: Terms = (0.0, 0.0, 0.0)
+        self._waiting: deque[_Awaited] = deque()
         self._volatility: float | None = None
         self._own_error = self._naive_error = 0.0
         self._calibration, self._intended = 1.0, goal
@@ -204,6 +263,7 @@ class Forecast:
         # a shortage lasts until replicas come: what it is worth to avoid grows with their start-up, as errors do
         longer = max(1.0, (ahead - 1) * step_seconds / tuning.startup_seconds)
         self._price = tuning.worth_ratio / goal * sqrt(longer)
+        self._within = format_duration(ahead * step_seconds)
         # errors grow with the square root of the distance, as those of a random walk do
         self._roots = [sqrt((number + 1) / ahead) for number in range(ahead)]
         self._daily = 1 / max(1.0, DAY / step_seconds)
@@ -220,7 +280,7 @@ class Forecast:
         self._saturated = self._saturated + 1 if short else 0
         demand = load * (1 + self._hidden())
         self._series.append(demand)
-        if self._waiting and self._waiting[0][0] == len(self._series) - 1:
+        if self._waiting and self._waiting[0].step == len(self._series) - 1:
             self._judge(demand, short=short)
         self._level = demand if len(self._series) == 1 else self._level + self._daily * (max(1.0, demand) - self._level)
         self._expect()
@@ -231,7 +291,7 @@ class Forecast:
         if not len(self._series):
             return
         self._series.append(self._series.values(len(self._series) - 1, 1)[0])
-        if self._waiting and self._waiting[0][0] == len(self._series) - 1:
+        if self._waiting and self._waiting[0].step == len(self._series) - 1:
             self._waiting.popleft()
         self._saturated = 0
 
@@ -241,8 +301,12 @@ class Forecast:
 
     def _judge(self, demand: float, *, short: bool) -> None:
         """Compare what was expected of this step with what it was."""
-        _, experts, expected, naive = self._waiting.popleft()
-        for place, value in enumerate(experts):
+        awaited = self._waiting.popleft()
+        expected, naive = awaited.expected, awaited.naive
+        unit = self._scale(naive, 0.1)
+        first, second, third = awaited.terms
+        self._regression.learn((first / unit, second / unit, third / unit), (demand - naive) / unit)
+        for place, value in enumerate(awaited.experts):
             if value is not None:
                 self._expert_errors[place] = _faded(self._expert_errors[place], abs(value - demand), self._recent)
         error = demand - expected
@@ -266,7 +330,7 @@ class Forecast:
         mixed = self._mixed(paths)
         self._path = mixed
         naive = self._series.values(len(self._series) - 1, 1)[0]
-        self._waiting.append((len(self._series) - 1 + self.ahead, ends, mixed[-1], naive))
+        self._waiting.append(_Awaited(len(self._series) - 1 + self.ahead, ends, mixed[-1], naive, self._terms))
 
     def _experts(self) -> Iterator[list[float] | None]:
         """The path that each expert expects; None from one that has not seen enough yet."""
@@ -275,6 +339,7 @@ class Forecast:
         yield [series.mean(max(0, now - _FEW), now)] * ahead
         yield [series.mean(max(0, now - _MANY), now)] * ahead
         yield self._slope(now) if now > _FEW else None
+        yield self._regressed(now)
         for period in self._periods:
             yield self._season(now, period) if now >= period + 2 * _LEVEL else None
 
@@ -282,6 +347,17 @@ class Forecast:
         """The straight line through the means of the last three steps and of the three before."""
         late, early = self._series.mean(now - 3, now), self._series.mean(now - 6, now - 3)
         return [max(0.0, late + (late - early) / 3 * (number + 2)) for number in range(self.ahead)]
+
+    def _regressed(self, now: int) -> list[float] | None:
+        """The line to where the regression expects the end, from how far now is from the means and the step before it."""
+        series, latest = self._series, self._series.values(max(0, now - 2), 2)
+        last = latest[-1]
+        few, many = series.mean(max(0, now - _FEW), now), series.mean(max(0, now - _MANY), now)
+        self._terms = (last - latest[0], last - few, last - many)
+        if now < _TRUSTED_ERRORS:
+            return None
+        pace = self._regression.expect(self._terms) / self.ahead
+        return [max(0.0, last + pace * (number + 1)) for number in range(self.ahead)]
 
     def _season(self, now: int, period: int) -> list[float]:
         """What came one period ago, brought to the present level: by a factor, or by a sum where it is far off."""
@@ -294,15 +370,14 @@ class Forecast:
 
     def _mixed(self, paths: Sequence[list[float] | None]) -> list[float]:
         """The experts' paths, weighted by how little they erred of late; the first one always has a say."""
-        mixed, whole = [0.0] * self.ahead, 0.0
-        for place, path in enumerate(paths):
-            error = self._expert_errors[place]
-            if path is None or (error is None and place):
-                continue
-            weight = ((error or 0.0) + 1e-3) ** -self._tuning.weight_power
-            whole += weight
-            mixed = [total + weight * value for total, value in zip(mixed, path, strict=True)]
-        return [total / whole for total in mixed]
+        power, weights = -self._tuning.weight_power, []
+        heard: list[list[float]] = []
+        for path, error in zip(paths, self._expert_errors, strict=True):
+            if path is not None and (error is not None or not heard):
+                weights.append(((error or 0.0) + 1e-3) ** power)
+                heard.append(path)
+        whole = sum(weights)
+        return [sum(map(mul, weights, values)) / whole for values in zip(*heard, strict=True)]
 
     def outlook(self) -> Outlook | None:
         """What the steps learned so far let expect; None before the first."""
@@ -319,17 +394,16 @@ class Forecast:
         else:
             margin, short = self._worthwhile(expected, scale)
         self._intended = short
-        horizon = self.ahead * self._step
         return Outlook(
             expected=round(expected, 3),
             margin=round(margin, 3),
-            needed=max(value + margin * root for value, root in zip(self._path, self._roots, strict=True)),
-            horizon_seconds=horizon,
+            needed=max([value + margin * root for value, root in zip(self._path, self._roots, strict=True)]),
+            horizon_seconds=self.ahead * self._step,
             short_ratio=round(short, 5),
             shown_ratio=self._short / len(self._series),
             error_ratio=round(self._error_ratio(), 3),
             doubt=self._doubt(),
-            told=f"{expected:.1f} replicas' load expected within {format_duration(horizon)}, "
+            told=f"{expected:.1f} replicas' load expected within {self._within}, "
             f"{margin:.1f} margin to be short {percent(short)} of the time",
         )
 
@@ -344,15 +418,15 @@ class Forecast:
         is assumed at first; the share stays between two multiples of the goal.
         """
         tuning, goal = self._tuning, self._goal
-        tails, most = self._errors.tails(), self._most(expected)
+        most = self._most(expected)
         price, least, worst = self._price, tuning.least_factor * goal, tuning.most_factor * goal
         level = max(1.0, self._level)
         count = first = max(1, ceil(expected - _TINY))
-        last = ceil(expected + most - _TINY)
+        last, path = ceil(expected + most - _TINY), list(zip(self._path, self._roots, strict=True))
         best = (inf, 0.0, worst)
         while True:
-            margin = min((count - value) / root for value, root in zip(self._path, self._roots, strict=True))
-            short = min(1.0, self._errors.exceeded(margin / scale, tails) / self._calibration)
+            margin = min([(count - value) / root for value, root in path])
+            short = min(1.0, self._errors.exceeded(margin / scale) / self._calibration)
             beyond = count >= last
             if short <= worst or beyond:
                 cost = count / level + price * short
