@@ -121,9 +121,13 @@ def _until_healthy(deployment: "Deployment", patience: float) -> int:
     import asyncio
 
     from cfscale.cli.probing import deployed, until_up
+    from cfscale.cli.scale import Clock
     from cfscale.cli.verdicts import as_table, summary
     from cfscale.runtime.probing import healthy
+    from cfscale.runtime.up import until_taken_in
 
+    clock = Clock()
+    deadline = clock.monotonic() + patience
     console.note(f"started; probing until all are healthy (at most {patience:g} s)")
     report = asyncio.run(until_up(deployed(deployment), patience))
     console.result(as_table(report))
@@ -131,18 +135,10 @@ def _until_healthy(deployment: "Deployment", patience: float) -> int:
         console.note(note)
     if not healthy(report):
         raise ActionError(f"not healthy within {patience:g} s: {summary(report)}; see 'cfscale status'")
-    _until_taken_in(deployment, patience)
-    if endpoint := deployment.endpoint(deployment.engine.replicas()):
-        console.note(f"{deployment.plan.name} is up: http://{endpoint}/")
-    return 0
-
-
-def _until_taken_in(deployment: "Deployment", patience: float) -> None:
-    """Wait until the balancers have found who is healthy, as far as they can be asked."""
-    from cfscale.cli.scale import Clock
-    from cfscale.runtime.up import until_taken_in
-
-    if idle := until_taken_in(deployment.plan, deployment.idle, Clock(), seconds=patience):
+    if idle := until_taken_in(deployment.plan, deployment.idle, clock, seconds=deadline - clock.monotonic()):
         raise ActionError(
             f"after {patience:g} s a loadbalancer still finds no healthy replica for {', '.join(idle)}: see its log"
         )
+    if endpoint := deployment.endpoint(deployment.engine.replicas()):
+        console.note(f"{deployment.plan.name} is up: http://{endpoint}/")
+    return 0

@@ -30,6 +30,7 @@ from cfscale.core.samples import ReplicaState
 from cfscale.core.situation import situation_of
 from cfscale.core.units import format_duration
 
+_LOW = Urgency.LOW
 _STARTUP_WEIGHT = 0.2  # of a start that was quicker than those before
 
 
@@ -204,7 +205,7 @@ class Draft:
     def decision(self, observation: Observation, situation: Situation, scaling: Scaling) -> Decision:
         """The decision that came of it."""
         action = direction(self.current, self.desired)
-        urgency = Urgency.HIGH if action is Action.SCALE_UP else Urgency.LOW
+        urgency = Urgency.HIGH if self.desired > self.current else _LOW
         return Decision(
             schema=DECISION_SCHEMA,
             time=timestamp(observation.time),

@@ -31,6 +31,9 @@ class Action(StrEnum):
     HOLD = "hold"
 
 
+_HOLD = Action.HOLD  # looked up once: an enumeration is slow to ask, and most decisions are this
+
+
 class Urgency(StrEnum):
     """How soon someone should look: critical above 95 percent of any resource, high while growing."""
 
@@ -112,7 +115,7 @@ class Entry(Struct, frozen=True, gc=False):
 def direction(current: int, desired: int) -> Action:
     """The action that leads from one count to another."""
     if desired == current:
-        return Action.HOLD
+        return _HOLD
     return Action.SCALE_UP if desired > current else Action.SCALE_DOWN
 
 

@@ -14,7 +14,7 @@ from math import ceil
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from cfscale.core.decision import Action, Decision
+from cfscale.core.decision import Decision
 from cfscale.core.plan import Scaling
 from cfscale.core.policy import Observation
 from cfscale.core.samples import Replica, ReplicaState
@@ -122,10 +122,10 @@ def crashing(now: Record, observation: Observation, scaling: Scaling) -> tuple[R
 
 def bar(decision: Decision, now: Record, observation: Observation, scaling: Scaling) -> Decision:
     """The decision, or a hold where what happened to the replicas speaks against it."""
-    if decision.action is Action.SCALE_UP and (loop := crashing(now, observation, scaling)):
+    if decision.desired > decision.current and (loop := crashing(now, observation, scaling)):
         names = ", ".join(sorted(one.name for one in loop))
         return decision.hold(f"crash loop of {names}: more of the same would not help")
-    if decision.action is Action.SCALE_DOWN and (left := _shaken_for(now, observation.time, scaling)) > 0:
+    if decision.desired < decision.current and (left := _shaken_for(now, observation.time, scaling)) > 0:
         kill = "a replica was killed for lack of memory"
         return decision.hold(f"{kill}: no shrinking for another {format_duration(ceil(left))}")
     return decision

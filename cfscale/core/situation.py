@@ -17,7 +17,8 @@ from cfscale.core.samples import Quality, Usage
 
 # a thousand times its limit is not a measurement, whether the limit is enforced or not
 _MOST_RATIO = 1000.0
-_WORST_LAST = (Quality.OK, Quality.APPROX, Quality.PARTIAL, Quality.WARMING, Quality.STALE)
+_OK, _STALE = Quality.OK, Quality.STALE  # each look into an enumeration costs as much as ten names do
+_WORST_LAST = (_OK, Quality.APPROX, Quality.PARTIAL, Quality.WARMING, _STALE)
 
 
 def situation_of(observation: Observation, scaling: Scaling) -> Situation:
@@ -135,7 +136,7 @@ def _summed(
 def _fresh(usage: Usage, time: float, longest: float) -> bool:
     """Whether a usage may count: a clock that jumped, a suspended host or a hung source makes it stale."""
     return (
-        usage.quality is not Quality.STALE
+        usage.quality is not _STALE
         and -longest <= time - usage.taken_at <= longest
         and 0 <= usage.window_seconds <= longest
     )
@@ -148,7 +149,7 @@ def _origin(usages: Sequence[Usage], time: float) -> _Origin:
     source, worst, taken_at, window = usages[0].source, 0, usages[0].taken_at, 0.0
     mixed = False
     for usage in usages:
-        if usage.quality is not Quality.OK:
+        if usage.quality is not _OK:
             worst = max(worst, _WORST_LAST.index(usage.quality))
         if usage.taken_at < taken_at:  # noqa: PLR1730 - a call less
             taken_at = usage.taken_at

@@ -37,6 +37,7 @@ CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed be
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 LEARNED_AT_ONCE = 15_000  # minutes of all services learned again in one tick: a week and a day of one, a second of CPU
 _NO_HISTORY = History()
+_READY = ReplicaState.READY
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
 
@@ -277,7 +278,7 @@ class Scaler:
             raise UnavailableError(f"nothing of {self.plan.name} is there: start it with 'cfscale up'")
         names = {service.name for service in self.services}
         mine = _by_service(replica for replica in replicas if replica.service in names)
-        ready = [one for own in mine.values() for one in own if one.state is ReplicaState.READY]
+        ready = [one for own in mine.values() for one in own if one.state is _READY]
         usages: dict[str, list[Usage]] = defaultdict(list)
         belongs = {replica.id: replica.service for replica in ready}
         for usage in self.engine.usage(ready):
@@ -323,7 +324,7 @@ class Scaler:
         """Carry a decision out and remember what came of it; the result is written last of all."""
         name, now = observation.service.name, observation.time
         outcome = Outcome(decision, decision.current, tried=False)
-        if decision.action is not Action.HOLD:
+        if decision.desired != decision.current:
             outcome = act(hands, observation, decision, self.warn)
             self._owed += outcome.owed
             self._histories[name] = self._after(outcome, self._histories[name], now)

@@ -79,5 +79,6 @@ def _commands_naming(word: str, directory: str) -> list[str]:
 
 
 def journal_of(state: Path) -> list[dict[str, object]]:
-    """The journal of a state directory, oldest first."""
-    return [json.loads(line) for line in (state / "journal.jsonl").read_text().splitlines()]
+    """The journal of a state directory, oldest first; empty before its first line."""
+    path = state / "journal.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
