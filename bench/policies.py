@@ -21,8 +21,8 @@ from cfscale.core.units import parse_duration
 from cfscale.core.workload import Profile
 
 POLICIES = (
-    "default", "slo:0.2%", "slo:0.5%", "slo:1%", "resource", "predictive", "pool", "hpa", "hpa:80", "hpa:50", "hpa-linear",
-    "nomad", "swarm", "seed", "seed:wait", "seed:step",
+    "default", "slo:0.2%", "slo:0.5%", "slo:1%", "resource", "predictive", "pool", "target:70%", "hpa", "hpa:80", "hpa:50",
+    "hpa-linear", "nomad", "swarm", "seed", "seed:wait", "seed:step",
 )  # fmt: skip
 Job = tuple[Path, Model, float, bool]
 
