@@ -356,7 +356,8 @@ class Forecast:
         self._terms = (last - latest[0], last - few, last - many)
         if now < _TRUSTED_ERRORS:
             return None
-        pace = self._regression.expect(self._terms) / self.ahead
+        most = _OUTLIER * self._scale(last, 0.1)  # more was never learned
+        pace = min(most, max(-most, self._regression.expect(self._terms))) / self.ahead
         return [max(0.0, last + pace * (number + 1)) for number in range(self.ahead)]
 
     def _season(self, now: int, period: int) -> list[float]:

@@ -6,7 +6,7 @@ What is kept on disk are the minutes alone (``Loads``); learning them again give
 """
 
 from dataclasses import dataclass, field
-from math import ceil
+from math import ceil, floor
 from zlib import crc32
 
 from msgspec import Struct
@@ -17,6 +17,7 @@ from cfscale.core.policy import Situation
 
 STEP_SECONDS = 60.0
 _KEPT = int((WEEK + DAY) / STEP_SECONDS)
+MOST_KEPT = _KEPT + int(DAY / STEP_SECONDS)  # what is too old goes a day at a time
 
 
 class Loads(Struct, frozen=True):
@@ -42,7 +43,7 @@ class Foresight:
     goal: float
     strict: bool
     phase: int = 0
-    at_once: int = _KEPT + int(DAY / STEP_SECONDS)
+    at_once: int = MOST_KEPT
     started: float = 0.0
     _loads: list[float] = field(default_factory=list)
     _utilisations: list[float] = field(default_factory=list)
@@ -65,8 +66,8 @@ class Foresight:
         self._forecast = self._next = None
 
     def moved(self, seconds: float) -> None:
-        """Go on on a clock that was set by so much, to the nearest minute: no minute was skipped, none came twice."""
-        minutes = round(seconds / STEP_SECONDS)
+        """Go on on a clock that was set by so much, to the minute below: one may end early, but none comes twice."""
+        minutes = floor(seconds / STEP_SECONDS)
         self.started += minutes * STEP_SECONDS
         self._minute += minutes
 
@@ -112,7 +113,7 @@ class Foresight:
     def _learn(self, load: float, utilisation: float) -> None:
         self._loads.append(round(load, 4))
         self._utilisations.append(round(utilisation, 4))
-        if len(self._loads) > _KEPT + DAY / STEP_SECONDS:
+        if len(self._loads) > MOST_KEPT:
             surplus = len(self._loads) - _KEPT
             del self._loads[:surplus], self._utilisations[:surplus]
             self.started += surplus * STEP_SECONDS
@@ -121,11 +122,14 @@ class Foresight:
             _teach(self._forecast, self._loads[-1], self._utilisations[-1])
 
     def _expect(self, startup_seconds: float) -> None:
-        """Begin to learn all minutes again where the horizon has changed: a forecast is one of a certain distance."""
+        """Begin to learn all minutes again where the horizon has changed: a forecast is one of a certain distance.
+
+        The first one after a restart is finished whatever its horizon: where start-up times waver there would be none.
+        """
         self._startup, ahead = startup_seconds, ceil(startup_seconds / STEP_SECONDS) + 1
         if self._forecast is not None and self._forecast.ahead == ahead:
             self._next = None
-        elif self._next is None or self._next.ahead != ahead:
+        elif self._next is None or (self._forecast is not None and self._next.ahead != ahead):
             self._next = Forecast(self.tuning, STEP_SECONDS, ahead, self.goal, strict=self.strict)
             self._relearned = 0
 
@@ -137,6 +141,7 @@ class Foresight:
         self._relearned = end
         if end >= len(self._loads):
             self._forecast, self._next = forecast, None
+            self._expect(self._startup)
 
 
 def phase_of(name: str) -> int:

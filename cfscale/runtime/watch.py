@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from cfscale.core.autoscale import decide, unavailable
 from cfscale.core.decision import Action, Decision, Entry, Kind, entry, unfinished
-from cfscale.core.foresight import Foresight, Loads, phase_of
+from cfscale.core.foresight import MOST_KEPT, Foresight, Loads, phase_of
 from cfscale.core.history import History, Remembered
 from cfscale.core.incidents import Record, bar, explained, newly_ended, record, seeded, undisturbed
 from cfscale.core.laws import Law, laws_of, needs_outlook, promise_of
@@ -102,8 +102,8 @@ class Scaler:
         """Remember what the last scaler knew and wrote, and take up the actions during which it ended."""
         remembered = self.memory.recall()
         self._histories, self._clock_ahead = dict(remembered.histories), remembered.clock_ahead
-        self._follow_clock(self.clock.now())
         self._recall_loads()
+        self._follow_clock(self.clock.now())
         if self.hands is None:
             return
         written = tuple(journal)
@@ -123,6 +123,7 @@ class Scaler:
         self._records = {name: record.moved(step) for name, record in self._records.items()}
         for foresight in self._foresights.values():
             foresight.moved(step)
+        self._loads_due = 0.0  # what is kept of them is of the clock before
 
     def _now(self) -> float:
         """The time by the clock as the histories know it, whatever it was set to since the tick began."""
@@ -203,6 +204,8 @@ class Scaler:
 
     def once(self) -> Iterator[Decision]:
         """The decisions of a single tick."""
+        for foresight in self._foresights.values():
+            foresight.at_once = MOST_KEPT  # no later tick would go on with it
         if not self._first_reading():
             yield from self.tick()
 

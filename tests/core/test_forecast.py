@@ -323,6 +323,43 @@ def relearned(foresight: Foresight, startup: float) -> object:
     return other.see(situation(foresight.loads.started + 60 * len(foresight.loads.loads), 0.5), startup)
 
 
+def test_start_up_times_that_waver_do_not_keep_a_forecast_from_being_learned() -> None:
+    kept, foresight = Foresight(TUNING, 0.005, strict=False), Foresight(TUNING, 0.005, strict=False, at_once=10)
+    watched(kept, [1.0] * 200)
+    foresight.recall(kept.loads)
+    now = 600.0 + 60 * 200
+
+    outlooks = [foresight.see(situation(now, 0.5), (178.0, 183.0)[tick // 3 % 2]) for tick in range(50)]
+
+    assert outlooks[18] is None
+    assert None not in outlooks[20:]
+
+
+def test_a_horizon_that_changed_while_minutes_were_learned_again_comes_next() -> None:
+    kept, foresight = Foresight(TUNING, 0.005, strict=False), Foresight(TUNING, 0.005, strict=False, at_once=10)
+    watched(kept, [1.0] * 200)
+    foresight.recall(kept.loads)
+    now = 600.0 + 60 * 200
+
+    outlooks = [foresight.see(situation(now, 0.5), 178.0 if tick < 5 else 183.0) for tick in range(45)]
+
+    horizons = [outlook.horizon_seconds for outlook in outlooks if outlook]
+    assert (horizons[0], horizons[-1]) == (240.0, 300.0)
+
+
+@pytest.mark.parametrize("phase", [0, 20, 59])
+def test_a_clock_set_by_any_part_of_a_minute_loses_no_minute(phase: int) -> None:
+    for step in range(-150, 151):
+        foresight = Foresight(TUNING, 0.005, strict=False, phase=phase)
+        watched(foresight, [1.0] * 5, start=600.0 + phase)
+        now = 600.0 + phase + 60 * 5
+        foresight.see(situation(now, 0.5), None)
+        foresight.moved(step)
+        foresight.see(situation(now + 10 + step, 0.5), None)
+
+        assert foresight.loads.loads[:5] == (1.0,) * 5, step
+
+
 def test_minutes_that_nobody_saw_are_no_load_of_zero() -> None:
     foresight = Foresight(TUNING, 0.005, strict=False)
     watched(foresight, [1.0] * 70)

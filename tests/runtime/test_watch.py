@@ -6,14 +6,15 @@ import pytest
 from msgspec.structs import replace
 
 from cfscale.core.decision import Action, Decision, Entry, Kind, unfinished
+from cfscale.core.foresight import Loads
 from cfscale.core.history import History, Remembered
-from cfscale.core.plan import Damping, Scaling
+from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.policy import Observation, Pause
 from cfscale.core.samples import Replica, ReplicaState
 from cfscale.errors import LockedError
 from cfscale.runtime.act import Hands, victims
-from cfscale.runtime.watch import Scaler
+from cfscale.runtime.watch import LEARNED_AT_ONCE, Scaler
 from tests.fake_service import (
     AGENTS,
     SCALING,
@@ -284,6 +285,37 @@ def test_a_clock_that_is_set_neither_ends_a_cooldown_nor_prolongs_it(
     assert "cooling down for 5s" in tick().reason
     here.clock.time += 5
     assert tick().applied
+
+
+def test_minutes_kept_move_with_a_clock_that_is_set_between_two_scalers(lab: Callable[..., Lab]) -> None:
+    here = lab(load=1.5, replicas=3)
+    here.scaling = replace(SCALING, policies=(Policy("slo"),))
+
+    def watched(seconds: float) -> int:
+        scaler = here.scaler()
+        scaler.begin()
+        list(scaler.watch(seconds))
+        return len(here.memory.stored_loads["agents"].loads)
+
+    before = watched(1800.0)
+    here.clock.set_forward(-600.0)
+
+    assert before < watched(180.0) < before + 6
+
+
+def test_a_single_evaluation_learns_all_that_is_kept_however_many_services_there_are(lab: Callable[..., Lab]) -> None:
+    here, names = lab(load=1.5, replicas=3), ("agents", "tasks")
+    plan = a_plan(AGENTS, replace(SCALING, policies=(Policy("slo"),)))
+    minutes = LEARNED_AT_ONCE // len(names) + 100
+    kept = Loads(here.clock.time - 60 * minutes, (1.5,) * minutes, (0.5,) * minutes)
+    here.memory.stored_loads = dict.fromkeys(names, kept)
+    services = tuple(replace(AGENTS, name=name) for name in names)
+    scaler = Scaler(here.service, plan, services, here.clock, here.memory, here.warnings.append)
+
+    scaler.begin()
+    first, _ = scaler.once()
+
+    assert "replicas' load expected within" in first.reason
 
 
 def test_the_clock_set_while_an_action_is_under_way_starts_no_cooldown_in_the_future(lab: Callable[..., Lab]) -> None:
