@@ -1,4 +1,4 @@
-"""CPU time of the deciding part of one tick over a thousand services, least of N ticks. Asserts nothing."""
+"""CPU time of the deciding part of one tick over a thousand services, of which a sixth learn in it. Asserts nothing."""
 
 import time
 from statistics import median

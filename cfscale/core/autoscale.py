@@ -137,8 +137,6 @@ class Draft:
 
     def stabilise(self, history: History, now: float, scaling: Scaling) -> None:
         """Grow to the lowest recommendation of the window, shrink to the highest one."""
-        if self.desired == self.current:
-            return
         up = self.desired > self.current
         window = (scaling.scale_up if up else scaling.scale_down).stabilization_window_seconds
         seen = self._window(history, now, window)

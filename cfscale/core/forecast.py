@@ -32,6 +32,7 @@ _FEW, _MANY, _LEVEL = 5, 30, 15  # steps that means, and the level that seasons 
 _SATURATED = 0.995  # a kernel's accounting does not come nearer to the limit than that in every window
 _BINS, _LEAST, _RATIO = 120, 0.05, 1.08  # bins of errors, from a twentieth of the volatility to five hundred times
 _LOG_RATIO = log(_RATIO)
+_FIRST_VOLATILITY = 0.1  # of a replica, until there are errors to take it from
 _FIRST_QUANTILE = 4.0  # in units of volatility, until there are errors to take it from
 _TRUSTED_ERRORS = 60  # fewer do not make a quantile
 _MOST_CALIBRATION = 50.0
@@ -303,7 +304,7 @@ class Forecast:
         """Compare what was expected of this step with what it was."""
         awaited = self._waiting.popleft()
         expected, naive = awaited.expected, awaited.naive
-        unit = self._scale(naive, 0.1)
+        unit = self._scale(naive)
         first, second, third = awaited.terms
         self._regression.learn((first / unit, second / unit, third / unit), (demand - naive) / unit)
         for place, value in enumerate(awaited.experts):
@@ -318,7 +319,7 @@ class Forecast:
         steered = self._calibration * exp(self._tuning.steering * (self._intended - short))
         self._calibration = min(_MOST_CALIBRATION, max(1 / _MOST_CALIBRATION, steered))
 
-    def _scale(self, expected: float, otherwise: float) -> float:
+    def _scale(self, expected: float, otherwise: float = _FIRST_VOLATILITY) -> float:
         """What an error is measured in: the volatility of now, and no less than a share of the load."""
         volatility = otherwise if self._volatility is None else self._volatility
         return max(volatility, self._tuning.floor_ratio * max(expected, 0.2))
@@ -336,10 +337,11 @@ class Forecast:
         """The path that each expert expects; None from one that has not seen enough yet."""
         series, now, ahead = self._series, len(self._series), self.ahead
         yield series.values(now - 1, 1) * ahead
-        yield [series.mean(max(0, now - _FEW), now)] * ahead
-        yield [series.mean(max(0, now - _MANY), now)] * ahead
+        few, many = series.mean(max(0, now - _FEW), now), series.mean(max(0, now - _MANY), now)
+        yield [few] * ahead
+        yield [many] * ahead
         yield self._slope(now) if now > _FEW else None
-        yield self._regressed(now)
+        yield self._regressed(now, few, many)
         for period in self._periods:
             yield self._season(now, period) if now >= period + 2 * _LEVEL else None
 
@@ -348,15 +350,14 @@ class Forecast:
         late, early = self._series.mean(now - 3, now), self._series.mean(now - 6, now - 3)
         return [max(0.0, late + (late - early) / 3 * (number + 2)) for number in range(self.ahead)]
 
-    def _regressed(self, now: int) -> list[float] | None:
+    def _regressed(self, now: int, few: float, many: float) -> list[float] | None:
         """The line to where the regression expects the end, from how far now is from the means and the step before it."""
-        series, latest = self._series, self._series.values(max(0, now - 2), 2)
+        latest = self._series.values(max(0, now - 2), 2)
         last = latest[-1]
-        few, many = series.mean(max(0, now - _FEW), now), series.mean(max(0, now - _MANY), now)
         self._terms = (last - latest[0], last - few, last - many)
         if now < _TRUSTED_ERRORS:
             return None
-        most = _OUTLIER * self._scale(last, 0.1)  # more was never learned
+        most = _OUTLIER * self._scale(last)  # more was never learned
         pace = min(most, max(-most, self._regression.expect(self._terms))) / self.ahead
         return [max(0.0, last + pace * (number + 1)) for number in range(self.ahead)]
 
@@ -387,7 +388,7 @@ class Forecast:
     def _look(self) -> Outlook:
         """Set the margin, and with it the count, for the path that is expected."""
         expected = max(self._path)
-        scale = self._scale(self._path[-1], 0.1)
+        scale = self._scale(self._path[-1])
         if self._errors.count < _TRUSTED_ERRORS:
             margin, short = min(scale * _FIRST_QUANTILE, self._most(expected)), self._goal
         elif self._strict:
