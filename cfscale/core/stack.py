@@ -13,6 +13,7 @@ _BROKEN = frozenset({"failed", "rejected"})
 _STARTED = frozenset({"starting", "running"})
 _NOT_BEGUN = "starting container failed"
 _MEANT = frozenset({"running", "ready"})
+_UPDATING = "updating"
 _TAKEN_BACK = frozenset({"rollback_started", "rollback_paused", "rollback_completed", "paused"})
 
 
@@ -102,7 +103,7 @@ class StackService(Struct, frozen=True):
     def settled(self, count: int) -> bool:
         """Whether exactly so many replicas run, all of them as the service says now."""
         wanted = sum(task.wanted for task in self.tasks)
-        return self.running == wanted == count and not self.outdated and self.update.state != "updating"
+        return self.running == wanted == count and not self.outdated and self.update.state != _UPDATING
 
 
 class Patience(Struct, frozen=True):
@@ -147,7 +148,10 @@ def problem(service: StackService, before: Before, waited: float, patience: Pati
     if homeless and waited >= patience.placing_seconds:
         return homeless[0]
     fresh = [task for task in service.tasks if task.broken and task.id not in before.ended]
-    for refused, most in ((True, patience.most_refused), (False, patience.most_failed)):
+    limits = [(False, patience.most_failed)]
+    if service.update.state != _UPDATING:  # else the manager is about to take it back: its verdict is the answer
+        limits.append((True, patience.most_refused))
+    for refused, most in limits:
         tries = Counter(task.slot for task in fresh if task.refused is refused)
         if tries and max(tries.values()) >= most:
             return _last_trouble(service, before)

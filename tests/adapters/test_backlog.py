@@ -20,8 +20,9 @@ from cfscale.core.plan import Policy
 from cfscale.core.policies import policies_of
 from cfscale.core.policy import Backlog, Observation
 from cfscale.core.workload import PolicyProfile
-from tests.adapters.test_probe_servers import accepts, free_port, program, running
+from tests.adapters.test_probe_servers import accepts, program, running
 from tests.fake_service import AGENTS, UNDAMPED, a_replica, a_usage
+from tests.ports import free_port
 
 SECRET = "only-for-this-test"
 GENEROUS = 30.0

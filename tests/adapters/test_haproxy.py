@@ -1,7 +1,6 @@
 import http.server
 import re
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -13,6 +12,7 @@ import pytest
 
 from cfscale.adapters.haproxy import HaproxyBalancer, runtime_api_argv, unix_socket
 from cfscale.errors import UnavailableError
+from tests.ports import free_port
 
 STATE_HEADER = "# srv_name be_name srv_port srv_addr srv_extra srv_admin_state srv_uweight"
 STAT_HEADER = "# pxname,svname,scur,extra,qcur,"
@@ -262,12 +262,6 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
     while not holds():
         assert time.monotonic() < deadline
         threading.Event().wait(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as door:
-        door.bind(("127.0.0.1", 0))
-        return int(door.getsockname()[1])
 
 
 @pytest.mark.process

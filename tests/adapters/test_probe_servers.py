@@ -22,6 +22,7 @@ from cfscale.adapters.probes.network import Network, TlsPolicy
 from cfscale.adapters.probes.url import parse_target
 from cfscale.core.health import Attempt, State
 from tests.adapters.test_probes import JUDGING
+from tests.ports import free_port
 
 pytestmark = pytest.mark.process
 GENEROUS = 10.0
@@ -40,13 +41,6 @@ def program(*names: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port: int = held.getsockname()[1]
-        return port
 
 
 def asked(url: str, policy: TlsPolicy = POLICY, **more: str) -> Attempt:

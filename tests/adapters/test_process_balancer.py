@@ -15,6 +15,7 @@ from cfscale.adapters.process import ProcessEngine, balancer
 from cfscale.core.samples import ReplicaState
 from cfscale.errors import InputError, UnavailableError
 from tests.adapters.process_lab import Lab, get, is_gone, mode, plan_of, service, wait_for, wait_ready
+from tests.ports import free_port
 
 needs_haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy on the PATH")
 
@@ -24,12 +25,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     lab = Lab(tmp_path)
     yield lab
     lab.close()
-
-
-def free_port() -> int:
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        return int(candidate.getsockname()[1])
 
 
 def balanced(lab: Lab, port: int, **changes: Any) -> ProcessEngine:

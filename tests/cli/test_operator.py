@@ -29,6 +29,7 @@ from cfscale.runtime.watch import correlation
 from tests.cli.test_scale import SIZE, service
 from tests.conftest import Result
 from tests.fake_service import AGENTS, UNDAMPED, FakeService, a_replica, a_usage
+from tests.ports import free_port
 
 __all__ = ["service"]
 NOW = 1_000_000.0
@@ -183,11 +184,6 @@ def test_metrics_are_served_while_the_command_watches(cfscale: Callable[..., Res
     assert f"http://127.0.0.1:{port}/metrics" in result.stderr
     assert found[("cfscale_actions_total", "action=scale_up,outcome=done,service=agents")] == 1
     assert found[("cfscale_tick_seconds_count", "")] >= 1
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.mark.parametrize("text", ["9464x", ":", ":70000", "here"])

@@ -104,6 +104,23 @@ def test_a_replica_that_ends_again_and_again_is_broken(state: str, count: int, s
     assert problem(service(*tries(count, state)), Before(), 0.0, PATIENCE) == said
 
 
+def test_what_is_refused_during_an_update_is_the_manager_s_to_judge() -> None:
+    """Refused twice within a second, before the manager has taken the update back: what becomes of it is not known yet."""
+    refused = service(task(2), *tries(2, "rejected"), update=Update("updating", "now"))
+
+    assert problem(refused, Before(), 0.0, PATIENCE) == ""
+    assert undone(replace(refused, update=Update("rollback_started", "now")), Before()) == (
+        "the update was taken back: why 1"
+    )
+
+
+def test_what_ends_again_and_again_after_it_began_is_broken_during_an_update_too() -> None:
+    """The manager may hold such an update for good: it watches a replica for some seconds only."""
+    ended = service(task(2), *tries(5, "failed"), update=Update("updating", "now"))
+
+    assert problem(ended, Before(), 0.0, PATIENCE) == "why 4"
+
+
 def test_one_that_could_not_begin_counts_as_refused() -> None:
     taken = tries(2, "failed", "starting container failed: address already in use")
 

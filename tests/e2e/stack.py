@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -167,20 +166,9 @@ def clear(name: str) -> None:
             docker(kind, "rm", "--force", *found) if kind != "network" else docker(kind, "rm", *found)
 
 
-def free_ports(count: int) -> int:
-    """The first of so many free ports in a row, below those that the system hands out; runs start at different ones."""
-    start = 20000 + os.getpid() * 16 % 10000
-    return next(first for first in range(start, 32000, count) if all(map(_free, range(first, first + count))))
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
 def report(title: str, **figures: object) -> None:
     """Print what was measured: shown with ``pytest -rP``, and in what CI keeps."""
     sys.stdout.write(f"measured {title}: {', '.join(f'{name} {value}' for name, value in figures.items())}\n")
 
 
-__all__ = ["WORKER", "Stack", "docker", "free_ports", "left_behind", "report", "started", "until"]
+__all__ = ["WORKER", "Stack", "docker", "left_behind", "report", "started", "until"]

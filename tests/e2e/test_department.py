@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.stack import Stack, docker, free_ports, report, started, until
+from tests.e2e.stack import Stack, docker, report, started, until
 from tests.e2e.test_team import WORKER_SERVICE
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.engine
 

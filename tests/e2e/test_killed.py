@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,15 +15,10 @@ from cfscale.core.decision import Kind, unfinished
 from tests.adapters.process_lab import Lab, get, ready, wait_for, wait_ready
 from tests.conftest import ROOT
 from tests.e2e.killed_scaler import AGENTS
+from tests.ports import free_port
 
 pytestmark = pytest.mark.process
 POINTS = range(1, 9)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from msgspec import Struct
 from tests.conftest import ROOT
 from tests.e2e.stack import left_behind
 from tests.e2e.test_demo import journal_of
-from tests.e2e.test_killed import free_port
+from tests.ports import free_port
 
 sys.path.insert(0, str(ROOT / "examples" / "demo"))
 from load import Load, Report  # type: ignore[import-not-found]

@@ -227,7 +227,7 @@ def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: St
     decisions = [json.loads(line) for line in lines]
     applied = {one["action"] for one in decisions if one["applied"]}
 
-    assert applied == {"scale_up", "scale_down"}
+    assert applied == {"scale_up", "scale_down"}, [(one["action"], one["reason"]) for one in decisions]
     assert {one["engine"] for one in decisions} == {"swarm"}
     assert load.returncode == 0, report
 

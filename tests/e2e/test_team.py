@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.stack import WORKER, Stack, docker, free_ports, report, started, until
+from tests.e2e.stack import WORKER, Stack, docker, report, started, until
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.engine
 

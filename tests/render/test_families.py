@@ -1,7 +1,6 @@
 """Each check is run for real, against a small server, wherever its program is at hand."""
 
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 
 from cfscale.core.plan import Health, HealthKind, Service
 from cfscale.render.families import family_of, health_command
+from tests.ports import free_port
 from tests.render.plans import plan_for
 
 AGENTS = plan_for("team").service("agents")
@@ -38,12 +38,6 @@ def port() -> Iterator[int]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        number: int = server.getsockname()[1]
-        return number
 
 
 def verdict(service: Service) -> str:
