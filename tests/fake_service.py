@@ -83,7 +83,7 @@ SCALING = Scaling(
         hidden_most_ratio=0.9,
         worse_ratio=1.25,
     ),
-    safety=Safety(3, 0.7, 0.5, 5, 3, 600.0),
+    safety=Safety(3, 15.0, 0.7, 0.5, 5, 3, 600.0),
 )
 UNDAMPED = replace(
     SCALING, tolerance_ratio=0.0, scale_up=Damping(0.0, 0.0, 10_000, None), scale_down=Damping(0.0, 0.0, 100, None)

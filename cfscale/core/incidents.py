@@ -30,10 +30,14 @@ class Tally(Struct, frozen=True, gc=False):
 
 
 class Record(Struct, frozen=True, gc=False):
-    """What earlier ticks saw of the replicas of one service, ``listed`` by the last; times are seconds since the epoch."""
+    """What earlier ticks saw of the replicas of one service, ``listed`` by the last; times are seconds since the epoch.
+
+    ``proven`` are the ids of those that have been ready.
+    """
 
     listed: tuple[Replica, ...] | None = None
     running: frozenset[str] = frozenset()
+    proven: frozenset[str] = frozenset()
     ended: frozenset[str] = frozenset()
     tallies: Mapping[str, Tally] = field(default_factory=dict)
     oom_at: float | None = None
@@ -53,6 +57,7 @@ def record(before: Record, observation: Observation, scaling: Scaling) -> Record
     return Record(
         listed=observation.replicas,
         running=frozenset(listed - stopped),
+        proven=frozenset(before.proven & listed | observation.census.ready_ids),
         ended=frozenset({one.id for one in observation.replicas if _ended(one)} & (before.running | before.ended)),
         tallies={one.id: _tally(before.tallies.get(one.id), one, observation, scaling) for one in observation.replicas},
         oom_at=max(filter(None, (before.oom_at, *_kills(observation))), default=None),
@@ -141,4 +146,4 @@ def _shaken_for(now: Record, time: float, scaling: Scaling) -> float:
 
 def seeded(ready: tuple[str, ...]) -> Record:
     """The record after a restart of the scaler: those that were ready then were running."""
-    return replace(Record(), running=frozenset(ready))
+    return replace(Record(), running=frozenset(ready), proven=frozenset(ready))

@@ -72,7 +72,8 @@ def census(replicas: Sequence[Replica]) -> Census:
 class Observation(Struct, frozen=True, gc=False):
     """What one tick saw of one service; ``replicas`` and ``usages`` are those of this service alone.
 
-    ``counted`` is their census, where it was taken before: replicas change less often than ticks come.
+    ``counted`` is their census, where it was taken before: replicas change less often than ticks come. ``proven`` are the
+    ids of those that some earlier tick saw ready.
     """
 
     service: Service
@@ -83,6 +84,7 @@ class Observation(Struct, frozen=True, gc=False):
     pause: Pause = Pause()
     backlogs: Mapping[str, Backlog] = field(default_factory=dict)
     counted: Census | None = None
+    proven: frozenset[str] = frozenset()
 
     @property
     def census(self) -> Census:

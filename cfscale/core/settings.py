@@ -163,6 +163,7 @@ def _forecast(rules: Rules, goal: str | None) -> Forecasting:
 def _safety(rules: Rules) -> Safety:
     return Safety(
         stale_after_intervals=int(rules.leaf("scaling.safety.stale_after").exact),
+        stale_at_least_seconds=rules.leaf("scaling.safety.stale_at_least").seconds,
         min_reporting_ratio=rules.leaf("scaling.safety.min_reporting").ratio,
         panic_ratio=rules.leaf("scaling.safety.panic").ratio,
         panic_replicas=int(rules.leaf("scaling.safety.panic_replicas").exact),

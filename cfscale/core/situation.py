@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cfscale.core.plan import Scaling, Service
 from cfscale.core.policy import Census, Observation, Reading, Situation
@@ -30,7 +31,7 @@ def situation_of(observation: Observation, scaling: Scaling) -> Situation:
         current=measured.expected + len(who.starting) + who.paused,
         ready=len(who.ready),
         starting=len(who.starting),
-        cpu=_reading("cpu", _cpu_ratio, measured),
+        cpu=_reading("cpu", _cpu_ratio, _with_saturated(measured)),
         memory=_reading("memory", _memory_ratio, measured),
         disk=_reading("disk", _disk_ratio, measured),
         min_replicas=observation.service.min_replicas,
@@ -50,26 +51,43 @@ class _Origin(Struct, frozen=True, gc=False):
 
 
 class _Measured(Struct, frozen=True):
-    """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones."""
+    """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones.
+
+    ``saturated`` are those of unhealthy replicas that were ready before and have no CPU left.
+    """
 
     service: Service
     time: float
     expected: int
     fresh: Sequence[Usage]
     stale: Sequence[Usage]
+    saturated: Sequence[Usage]
     origin: _Origin
 
 
 def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measured:
     service, time = observation.service, observation.time
-    longest = scaling.safety.stale_after_intervals * scaling.interval_seconds
+    safety = scaling.safety
+    longest = max(safety.stale_after_intervals * scaling.interval_seconds, safety.stale_at_least_seconds)
     fresh: list[Usage] = []
     stale: list[Usage] = []
+    saturated: list[Usage] = []
     for usage in observation.usages:
         if usage.replica in who.ready_ids:
             (fresh if _fresh(usage, time, longest) else stale).append(usage)
+        elif usage.replica in observation.proven and _fresh(usage, time, longest):
+            full = (_cpu_ratio(usage, service) or 0.0) > scaling.cpu.scale_up_ratio
+            saturated += [usage] * full
     expected = len(who.ready) + len(who.unhealthy)
-    return _Measured(service, time, expected, fresh, stale, _origin(fresh, time))
+    return _Measured(service, time, expected, fresh, stale, saturated, _origin(fresh, time))
+
+
+def _with_saturated(measured: _Measured) -> _Measured:
+    """The CPU of replicas that fail their checks for want of it: what has too much to do answers late or not at all."""
+    if not measured.saturated:
+        return measured
+    fresh = [*measured.fresh, *measured.saturated]
+    return replace(measured, fresh=fresh, origin=_origin(fresh, measured.time))
 
 
 def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:

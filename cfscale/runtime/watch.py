@@ -37,7 +37,7 @@ CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed be
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 LEARNED_AT_ONCE = 15_000  # minutes of all services learned again in one tick: a week and a day of one, a second of CPU
 _NO_HISTORY = History()
-_READY = ReplicaState.READY
+_READY, _UNHEALTHY = ReplicaState.READY, ReplicaState.UNHEALTHY
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
 
@@ -281,10 +281,10 @@ class Scaler:
             raise UnavailableError(f"nothing of {self.plan.name} is there: start it with 'cfscale up'")
         names = {service.name for service in self.services}
         mine = _by_service(replica for replica in replicas if replica.service in names)
-        ready = [one for own in mine.values() for one in own if one.state is _READY]
+        asked = [one for own in mine.values() for one in own if one.state is _READY or one.state is _UNHEALTHY]
         usages: dict[str, list[Usage]] = defaultdict(list)
-        belongs = {replica.id: replica.service for replica in ready}
-        for usage in self.engine.usage(ready):
+        belongs = {replica.id: replica.service for replica in asked}
+        for usage in self.engine.usage(asked):
             if usage.replica in belongs:
                 usages[belongs[usage.replica]].append(usage)
         backlogs, pauses = self.backlogs(), self.memory.pauses_of(names)
@@ -304,6 +304,7 @@ class Scaler:
                     pause=pauses[name],
                     backlogs=backlogs,
                     counted=counted,
+                    proven=self._records[name].proven if name in self._records else frozenset(),
                 )
             )
         return found
@@ -372,11 +373,15 @@ class Scaler:
             self.warn(str(error))
 
     def _next_run(self, due: float) -> float:
-        """When the next tick is due; a tick that overran is followed at once, and none is made up for."""
-        due, now = due + self.plan.scaling.interval_seconds, self.clock.monotonic()
+        """When the next tick is due: one that overran is followed soon, none is made up for.
+
+        Between two there is always time enough to measure in: usage is a difference of two readings.
+        """
+        interval, now = self.plan.scaling.interval_seconds, self.clock.monotonic()
+        due += interval
         if now > due:
             self.warn(f"the tick took {format_duration(now - due)} longer than the interval")
-        return max(due, now)
+        return max(due, now + min(FIRST_WINDOW_SECONDS, interval / 2))
 
 
 def _by_service(replicas: Iterable[Replica]) -> dict[str, list[Replica]]:

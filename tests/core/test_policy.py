@@ -1,11 +1,13 @@
-from math import inf, nan
+from math import ceil, inf, nan
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
 
 from cfscale.core.laws import combine, laws_of
-from cfscale.core.policy import Observation
+from cfscale.core.policy import Observation, resource
 from cfscale.core.samples import Quality, ReplicaState, Sample, Usage
 from cfscale.core.situation import situation_of
 from cfscale.core.units import GIB, MIB, percent
@@ -85,6 +87,52 @@ def test_unhealthy_replicas_never_make_it_grow_without_end() -> None:
     assert proposed(*busy(1.0), others=(UNHEALTHY,) * 5).replicas == 6
 
 
+def failing(cpu: float, proven: bool = True) -> Said:  # noqa: FBT001, FBT002 - what the tests below are about
+    """Two ready replicas at 90 % of CPU, and two that fail their checks."""
+    seen = observed(*busy(0.9, 0.9), others=(UNHEALTHY, UNHEALTHY))
+    sick = [replica.id for replica in seen.replicas if replica.state is UNHEALTHY]
+    more = tuple(replace(a_usage(1, cpu, 0.5, NOW), replica=one) for one in sick)
+    return said(replace(seen, usages=(*seen.usages, *more), proven=frozenset(sick if proven else ())))
+
+
+def test_replicas_that_fail_their_checks_for_want_of_cpu_are_load() -> None:
+    proposal = failing(1.0)
+    assert proposal.replicas == 5
+    assert "cpu 95% is above 80%" in proposal.reason
+
+
+def test_replicas_that_fail_their_checks_and_do_nothing_are_none() -> None:
+    assert failing(0.1).replicas == 4
+
+
+def test_replicas_that_never_were_ready_and_spin_do_not_make_it_grow() -> None:
+    """A broken image: more of the same would spin too."""
+    assert failing(1.0, proven=False).replicas == 4
+
+
+def test_a_service_of_which_all_are_too_busy_to_answer_their_checks_grows() -> None:
+    seen = observed(*busy(1.0, 1.0, 1.0))
+    sick = tuple(replace(replica, state=UNHEALTHY) for replica in seen.replicas)
+    proposal = said(replace(seen, replicas=sick, proven=frozenset(replica.id for replica in sick)))
+    assert proposal.replicas == 4
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6), st.lists(st.floats(0, 1), max_size=6), st.sets(st.integers(0, 5))
+)
+def test_a_replica_that_fails_its_check_never_argues_for_a_shrink(
+    ready: list[float], sick: list[float], proven: set[int]
+) -> None:
+    """Measured or not, fewer are never asked for with it than where it reports nothing."""
+    blind = observed(*busy(*ready), others=(UNHEALTHY,) * len(sick))
+    ids = [replica.id for replica in blind.replicas if replica.state is UNHEALTHY]
+    more = tuple(replace(a_usage(1, cpu, 0.5, NOW), replica=one) for one, cpu in zip(ids, sick, strict=True))
+    known = frozenset(one for number, one in enumerate(ids) if number in proven)
+    told = said(replace(blind, usages=(*blind.usages, *more), proven=known))
+    assert told.replicas >= said(blind).replicas
+    assert told.replicas <= max(len(blind.replicas), ceil(sum(ready + sick) / SCALING.cpu.scale_up_ratio - 1e-9))
+
+
 def test_fault_7_a_paused_replica_forbids_a_shrink() -> None:
     proposal = proposed(*busy(0.1, 0.1), others=(PAUSED,))
     assert (proposal.replicas, proposal.shrinkable) == (3, False)
@@ -125,6 +173,15 @@ def test_fault_31_a_value_that_cannot_be_trusted_forbids_a_shrink(fault: dict[st
 def test_fault_31_bad_values_of_all_replicas_never_make_it_grow(fault: dict[str, float]) -> None:
     usages = [replace(usage, **fault) for usage in busy(1.0, 1.0)]
     assert proposed(*usages).replicas == 2
+
+
+@pytest.mark.parametrize(("age", "replicas"), [(15.0, 3), (16.0, 2)])
+def test_where_intervals_are_short_a_value_counts_for_fifteen_seconds(age: float, replicas: int) -> None:
+    """A tick that waits for checks takes longer than three intervals of one second."""
+    scaling = replace(SCALING, interval_seconds=1.0)
+    for old in ({"taken_at": NOW - age}, {"window_seconds": age}):
+        seen = observed(*(replace(usage, **old) for usage in busy(1.0, 1.0)))
+        assert resource(situation_of(seen, scaling), scaling).replicas == replicas
 
 
 def test_a_stale_value_is_shown_with_its_age_and_quality() -> None:

@@ -27,6 +27,7 @@ def scaling(catalogue: Catalogue) -> Scaling:
     ("field", "leaf"),
     [
         ("stale_after_intervals", "stale_after"),
+        ("stale_at_least_seconds", "stale_at_least"),
         ("min_reporting_ratio", "min_reporting"),
         ("panic_ratio", "panic"),
         ("panic_replicas", "panic_replicas"),

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field
 import pytest
 from msgspec.structs import replace
 
+from cfscale.core.counters import Reading, usages
 from cfscale.core.decision import Action, Decision, Entry, Kind, unfinished
 from cfscale.core.foresight import Loads
 from cfscale.core.history import History, Remembered
 from cfscale.core.plan import Damping, Policy, Scaling
 from cfscale.core.plan import Service as PlanService
 from cfscale.core.policy import Observation, Pause
-from cfscale.core.samples import Replica, ReplicaState
+from cfscale.core.samples import Replica, ReplicaState, Usage
+from cfscale.core.units import GIB
 from cfscale.errors import LockedError
 from cfscale.runtime.act import Hands, victims
 from cfscale.runtime.watch import LEARNED_AT_ONCE, Scaler
@@ -393,8 +395,49 @@ def test_ticks_keep_their_rhythm_and_a_late_one_is_reported(lab: Callable[..., L
     for _ in here.scaler().watch(60.0):
         times.append(here.clock.time)
         here.clock.time += 25 if len(times) == 2 else 1
-    assert [time - times[0] for time in times] == [0, 10, 35, 45, 55]
+    assert [time - times[0] for time in times] == [0, 10, 36, 46, 56]
     assert here.warnings == ["the tick took 15s longer than the interval"]
+
+
+@dataclass(slots=True)
+class Overloaded(FakeService):
+    """Replicas whose checks time out as long as they are full, and whose CPU is counted from one look to the next."""
+
+    looked: dict[str, Reading] = field(default_factory=dict)
+    checked_at: float = 0.0
+
+    def replicas(self) -> tuple[Replica, ...]:
+        """Each look takes the checks' time limit, but for one that comes within a second."""
+        full = self.load(self.clock.time) >= len(self.members)
+        if self.clock.time - self.checked_at >= 1.0:
+            self.clock.time += 3.0 if full else 0.0
+            self.checked_at = self.clock.time
+        found = FakeService.replicas(self)
+        return tuple(
+            replace(one, state=ReplicaState.UNHEALTHY) if full and one.started_at == 0 else one for one in found
+        )
+
+    def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
+        now, count = self.clock.time, len(self.members)
+        used = sum(min(1.0, self.load(second) / count) for second in range(int(now) - 1000, int(now)))
+        readings = [Reading(one.id, "fake", now, now, "", used, GIB // 2, cpu_limit_cores=1.0) for one in replicas]
+        found, self.looked = usages(self.looked, readings)
+        return found
+
+
+def test_replicas_too_busy_to_answer_their_checks_do_not_blind_the_scaler() -> None:
+    """An interval of a second, checks of three: each tick is late, and all replicas fail while the load lasts."""
+    clock = VirtualClock()
+    begin = clock.time + 5.0
+    service = Overloaded(clock, lambda time: 6.0 if time >= begin else 0.5, startup_seconds=4.0)
+    service.start(2)
+    scaling = replace(QUICK, interval_seconds=1.0)
+    here = Lab(clock, service, FakeBalancer(clock), FakeJournal(), FakeLock(), FakeMemory(), scaling=scaling)
+    decisions = list(here.scaler().watch(60.0))
+    assert [one for one in decisions if one.applied and one.action is Action.SCALE_UP], [
+        one.reason for one in decisions
+    ]
+    assert len(service.members) > 6
 
 
 def test_victims_are_the_sick_then_the_starting_then_the_least_busy() -> None:
