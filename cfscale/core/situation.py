@@ -31,7 +31,7 @@ def situation_of(observation: Observation, scaling: Scaling) -> Situation:
         current=measured.expected + len(who.starting) + who.paused,
         ready=len(who.ready),
         starting=len(who.starting),
-        cpu=_reading("cpu", _cpu_ratio, _with_saturated(measured)),
+        cpu=_reading("cpu", _cpu_ratio, _with_saturated(measured) if measured.saturated else measured),
         memory=_reading("memory", _memory_ratio, measured),
         disk=_reading("disk", _disk_ratio, measured),
         min_replicas=observation.service.min_replicas,
@@ -50,7 +50,7 @@ class _Origin(Struct, frozen=True, gc=False):
     window_seconds: float = 0.0
 
 
-class _Measured(Struct, frozen=True):
+class _Measured(Struct, frozen=True, gc=False):
     """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones.
 
     ``saturated`` are those of unhealthy replicas that were ready before and have no CPU left.
@@ -69,34 +69,42 @@ def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measu
     service, time = observation.service, observation.time
     safety = scaling.safety
     longest = max(safety.stale_after_intervals * scaling.interval_seconds, safety.stale_at_least_seconds)
-    fresh: list[Usage] = []
-    stale: list[Usage] = []
-    saturated: list[Usage] = []
-    for usage in observation.usages:
-        if usage.replica in who.ready_ids:
-            (fresh if _fresh(usage, time, longest) else stale).append(usage)
-        elif usage.replica in observation.proven and _fresh(usage, time, longest):
-            full = (_cpu_ratio(usage, service) or 0.0) > scaling.cpu.scale_up_ratio
-            saturated += [usage] * full
-    expected = len(who.ready) + len(who.unhealthy)
+    expected, ready = len(who.ready) + len(who.unhealthy), who.ready_ids
+    fresh = [usage for usage in observation.usages if usage.replica in ready and _fresh(usage, time, longest)]
+    stale: Sequence[Usage] = ()
+    if len(fresh) < len(observation.usages):
+        stale = [one for one in observation.usages if one.replica in ready and not _fresh(one, time, longest)]
+    saturated = _saturated(observation, who, scaling, longest) if who.unhealthy else ()
     return _Measured(service, time, expected, fresh, stale, saturated, _origin(fresh, time))
 
 
+def _saturated(observation: Observation, who: Census, scaling: Scaling, longest: float) -> Sequence[Usage]:
+    """Of the replicas that fail their checks those that do so for want of CPU: what is too busy answers late or never.
+
+    One that never was ready is none of them: a broken image that spins would make the service grow.
+    """
+    suspects, limit = observation.proven.intersection(who.unhealthy), scaling.cpu.scale_up_ratio
+    return [
+        usage
+        for usage in observation.usages
+        if usage.replica in suspects
+        and _fresh(usage, observation.time, longest)
+        and (_cpu_ratio(usage, observation.service) or 0.0) > limit
+    ]
+
+
 def _with_saturated(measured: _Measured) -> _Measured:
-    """The CPU of replicas that fail their checks for want of it: what has too much to do answers late or not at all."""
-    if not measured.saturated:
-        return measured
     fresh = [*measured.fresh, *measured.saturated]
     return replace(measured, fresh=fresh, origin=_origin(fresh, measured.time))
 
 
 def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:
-    fresh, load = _summed(ratio_of, measured.service, measured.fresh)
-    count, origin = len(fresh), measured.origin
+    count, load = _summed(ratio_of, measured.service, measured.fresh)
+    origin = measured.origin
     if not count and not measured.stale:  # as of a disk that nobody measures
         return Reading(resource, 0.0, 0, measured.expected, origin.quality, "", 0.0)
     if measured.stale or count < len(measured.fresh):
-        return _in_part(resource, ratio_of, measured, fresh, load)
+        return _in_part(resource, ratio_of, measured, load)
     mean = load / count
     return Reading(
         resource=resource,
@@ -115,11 +123,14 @@ def _in_part(
     resource: str,
     ratio_of: Callable[[Usage, Service], float | None],
     measured: _Measured,
-    fresh: Sequence[Usage],
     load: float,
 ) -> Reading:
     """The reading where some usage has no ratio, or none that is fresh."""
-    stale, stale_load = _summed(ratio_of, measured.service, measured.stale)
+    fresh, stale = [
+        [usage for usage in usages if ratio_of(usage, measured.service) is not None]
+        for usages in (measured.fresh, measured.stale)
+    ]
+    _, stale_load = _summed(ratio_of, measured.service, stale)
     known, origin = len(fresh) + len(stale), measured.origin
     if not known:
         origin = _Origin(_worst([*measured.fresh, *measured.stale]))
@@ -140,13 +151,13 @@ def _in_part(
 
 def _summed(
     ratio_of: Callable[[Usage, Service], float | None], service: Service, usages: Sequence[Usage]
-) -> tuple[Sequence[Usage], float]:
-    """The usages of which a ratio is known, and the sum of these."""
-    known, load = [], 0.0
+) -> tuple[int, float]:
+    """Of how many usages a ratio is known, and the sum of these."""
+    known, load = 0, 0.0
     for usage in usages:
         ratio = ratio_of(usage, service)
         if ratio is not None:
-            known.append(usage)
+            known += 1
             load += ratio
     return known, load
 

@@ -37,6 +37,7 @@ CLOCK_STEP_SECONDS = 1.0  # less is a clock being slewed, or time that passed be
 KEEP_LOADS_SECONDS = 600.0  # what a crash may cost a forecast
 LEARNED_AT_ONCE = 15_000  # minutes of all services learned again in one tick: a week and a day of one, a second of CPU
 _NO_HISTORY = History()
+_NO_RECORD = Record()
 _READY, _UNHEALTHY = ReplicaState.READY, ReplicaState.UNHEALTHY
 _FAILED, _UNKNOWN = ActionError.exit_code, UnavailableError.exit_code
 
@@ -304,7 +305,7 @@ class Scaler:
                     pause=pauses[name],
                     backlogs=backlogs,
                     counted=counted,
-                    proven=self._records[name].proven if name in self._records else frozenset(),
+                    proven=self._records.get(name, _NO_RECORD).proven,
                 )
             )
         return found
