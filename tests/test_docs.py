@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import yaml
 from cfscale.cli.main import COMMANDS
 from tests.conftest import ROOT, Result
 from tests.loads import daily
+from tests.ports import free_port
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 COMMAND_LINE = re.compile(r"^ {4}((?:cfscale|make|pip) .+)$", re.MULTILINE)
@@ -91,8 +91,7 @@ def test_every_make_target_that_is_shown_exists() -> None:
 def workplace(folder: Path) -> dict[str, str]:
     """A directory with the demo under the names that the documentation uses, and the environment to run in."""
     shutil.copy(ROOT / "examples" / "demo" / "worker.py", folder)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     profile = (ROOT / "examples" / "demo" / "cfscale.yaml").read_text().replace("127.0.0.1:18080", f"127.0.0.1:{port}")
     (folder / "cfscale.yaml").write_text(profile)
     # the demo's bound would refuse every larger load that is asked about

@@ -57,7 +57,7 @@ def record(before: Record, observation: Observation, scaling: Scaling) -> Record
     return Record(
         listed=observation.replicas,
         running=frozenset(listed - stopped),
-        proven=frozenset(before.proven & listed | observation.census.ready_ids),
+        proven=before.proven & listed | observation.census.ready_ids,
         ended=frozenset({one.id for one in observation.replicas if _ended(one)} & (before.running | before.ended)),
         tallies={one.id: _tally(before.tallies.get(one.id), one, observation, scaling) for one in observation.replicas},
         oom_at=max(filter(None, (before.oom_at, *_kills(observation))), default=None),
@@ -146,4 +146,5 @@ def _shaken_for(now: Record, time: float, scaling: Scaling) -> float:
 
 def seeded(ready: tuple[str, ...]) -> Record:
     """The record after a restart of the scaler: those that were ready then were running."""
-    return replace(Record(), running=frozenset(ready), proven=frozenset(ready))
+    ids = frozenset(ready)
+    return Record(running=ids, proven=ids)

@@ -180,9 +180,10 @@ class Band(Struct, frozen=True):
 class Safety(Struct, frozen=True):
     """When ``scale`` distrusts what it sees or does.
 
-    A usage counts for ``stale_after_intervals``, and for ``stale_at_least_seconds`` where these are shorter; a shrink needs ``min_reporting_ratio`` of the replicas to report; of
-    ``panic_replicas`` or more no larger share than ``panic_ratio`` may turn unhealthy in one round; after
-    ``breaker_failures`` actions in a row without effect the next one waits ``breaker_open_seconds``.
+    A usage counts for ``stale_after_intervals``, and for ``stale_at_least_seconds`` where these are shorter; a shrink
+    needs ``min_reporting_ratio`` of the replicas to report; of ``panic_replicas`` or more no larger share than
+    ``panic_ratio`` may turn unhealthy in one round; after ``breaker_failures`` actions in a row without effect the next
+    one waits ``breaker_open_seconds``.
     """
 
     stale_after_intervals: int

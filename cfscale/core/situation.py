@@ -26,12 +26,13 @@ def situation_of(observation: Observation, scaling: Scaling) -> Situation:
     """The situation that one tick observed."""
     who = observation.census
     measured = _measured(observation, who, scaling)
+    busy = _with_saturated(measured, observation, scaling) if who.unhealthy else measured
     return Situation(
         time=observation.time,
         current=measured.expected + len(who.starting) + who.paused,
         ready=len(who.ready),
         starting=len(who.starting),
-        cpu=_reading("cpu", _cpu_ratio, _with_saturated(measured) if measured.saturated else measured),
+        cpu=_reading("cpu", _cpu_ratio, busy),
         memory=_reading("memory", _memory_ratio, measured),
         disk=_reading("disk", _disk_ratio, measured),
         min_replicas=observation.service.min_replicas,
@@ -51,51 +52,50 @@ class _Origin(Struct, frozen=True, gc=False):
 
 
 class _Measured(Struct, frozen=True, gc=False):
-    """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones.
-
-    ``saturated`` are those of unhealthy replicas that were ready before and have no CPU left.
-    """
+    """The usages of the ready replicas of a service, of those that should report; ``origin`` is that of all fresh ones."""
 
     service: Service
     time: float
     expected: int
     fresh: Sequence[Usage]
     stale: Sequence[Usage]
-    saturated: Sequence[Usage]
     origin: _Origin
 
 
 def _measured(observation: Observation, who: Census, scaling: Scaling) -> _Measured:
-    service, time = observation.service, observation.time
-    safety = scaling.safety
-    longest = max(safety.stale_after_intervals * scaling.interval_seconds, safety.stale_at_least_seconds)
+    service, time, longest = observation.service, observation.time, _longest(scaling)
     expected, ready = len(who.ready) + len(who.unhealthy), who.ready_ids
     fresh = [usage for usage in observation.usages if usage.replica in ready and _fresh(usage, time, longest)]
     stale: Sequence[Usage] = ()
     if len(fresh) < len(observation.usages):
         stale = [one for one in observation.usages if one.replica in ready and not _fresh(one, time, longest)]
-    saturated = _saturated(observation, who, scaling, longest) if who.unhealthy else ()
-    return _Measured(service, time, expected, fresh, stale, saturated, _origin(fresh, time))
+    return _Measured(service, time, expected, fresh, stale, _origin(fresh, time))
 
 
-def _saturated(observation: Observation, who: Census, scaling: Scaling, longest: float) -> Sequence[Usage]:
-    """Of the replicas that fail their checks those that do so for want of CPU: what is too busy answers late or never.
+def _with_saturated(measured: _Measured, observation: Observation, scaling: Scaling) -> _Measured:
+    """With the replicas that fail their checks for want of CPU: what is too busy answers late or never.
 
     One that never was ready is none of them: a broken image that spins would make the service grow.
     """
-    suspects, limit = observation.proven.intersection(who.unhealthy), scaling.cpu.scale_up_ratio
-    return [
+    suspects = observation.proven.intersection(observation.census.unhealthy)
+    limit, longest = scaling.cpu.scale_up_ratio, _longest(scaling)
+    saturated = [
         usage
         for usage in observation.usages
         if usage.replica in suspects
-        and _fresh(usage, observation.time, longest)
-        and (_cpu_ratio(usage, observation.service) or 0.0) > limit
+        and _fresh(usage, measured.time, longest)
+        and (_cpu_ratio(usage, measured.service) or 0.0) > limit
     ]
-
-
-def _with_saturated(measured: _Measured) -> _Measured:
-    fresh = [*measured.fresh, *measured.saturated]
+    if not saturated:
+        return measured
+    fresh = [*measured.fresh, *saturated]
     return replace(measured, fresh=fresh, origin=_origin(fresh, measured.time))
+
+
+def _longest(scaling: Scaling) -> float:
+    """For how long a usage counts, and over how long a window, in seconds."""
+    safety = scaling.safety
+    return max(safety.stale_after_intervals * scaling.interval_seconds, safety.stale_at_least_seconds)
 
 
 def _reading(resource: str, ratio_of: Callable[[Usage, Service], float | None], measured: _Measured) -> Reading:

@@ -148,10 +148,9 @@ def problem(service: StackService, before: Before, waited: float, patience: Pati
     if homeless and waited >= patience.placing_seconds:
         return homeless[0]
     fresh = [task for task in service.tasks if task.broken and task.id not in before.ended]
-    limits = [(False, patience.most_failed)]
-    if service.update.state != _UPDATING:  # else the manager is about to take it back: its verdict is the answer
-        limits.append((True, patience.most_refused))
-    for refused, most in limits:
+    for refused, most in ((True, patience.most_refused), (False, patience.most_failed)):
+        if refused and service.update.state == _UPDATING:
+            continue  # the manager is about to take the update back: its verdict is the answer
         tries = Counter(task.slot for task in fresh if task.refused is refused)
         if tries and max(tries.values()) >= most:
             return _last_trouble(service, before)

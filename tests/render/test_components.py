@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from cfscale.adapters.files import ensure_secrets, write_tree
 from cfscale.core.plan import Health, HealthKind
 from cfscale.render import compose
+from tests.ports import free_port
 from tests.render.plans import TIERS, changed, plan_for
 from tests.render.test_emit import NASTY
 
@@ -90,8 +90,7 @@ WEB = ("python3", "-m", "http.server", "3000", "--directory", "/tmp")
 @pytest.fixture(scope="module")
 def project(templates: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """Small web servers, up and healthy: the words that address it, and the port it is published on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     health = Health(HealthKind.HTTP, path="/", interval_seconds=1.0, start_period_seconds=1.0)
     plan = plan_for("single-user")
     services = (*plan.services, plan_for("team").service("loadbalancer"))
