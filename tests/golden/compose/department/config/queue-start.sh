@@ -1,8 +1,10 @@
 #!/bin/sh
-# Rendered by cfscale for the tier department: starts a member of the queue in the role that it has today. The watchers
-# know it; where all starts anew, the member that was primary is it again, and on the very first start queue-1 is.
+# Rendered by cfscale for the tier department: starts a member of the queue in the role that it has today. Who says of itself
+# that it is the primary is followed. Where nobody does, the member that was primary is it again, unless the watchers
+# may be about to choose another; on the very first start queue-1 is.
 # Addresses are used and not names: a watcher that looks up the name of a member that is gone stands still meanwhile.
 set -eu
+began=$(date +%s)
 me=$1
 primary=queue-1
 port=6379
@@ -10,40 +12,66 @@ conf=/data/queue.conf
 members="queue-1 queue-2 queue-3 "
 watchers="sentinel-1 sentinel-2 sentinel-3 "
 
-ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null | head -n 1; }
+ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null; }
+role() { ask "$1" -p "$port" --user checker --pass - --no-auth-warning role | head -n 1; }
 address() { getent hosts "$1" | cut -d ' ' -f 1; }
+seconds() { echo $(($(date +%s) - began)); }
 own() { hostname -i | tr ' ' '\n' | grep -qxF "$1"; }
 
-watched() {
+# which primary a watcher knows and what it thinks of it: "10.0.0.2 master", "10.0.0.2 s_down,master"
+watched() { ask "$1" -p 26379 sentinel master queue | sed -n '/^ip$/{n;p;};/^flags$/{n;p;}'; }
+
+leading() {
+  silent=
   for watcher in $watchers; do
-    found=$(ask "$watcher" -p 26379 sentinel get-master-addr-by-name queue) || found=
-    case $found in *.*.* | *:*) echo "$found" && return ;; esac
+    # shellcheck disable=SC2046 # two words
+    set -- $(watched "$watcher")
+    if [ $# -lt 2 ] || [ "$1" = "$silent" ]; then continue; fi
+    if [ "$(role "$1")" = master ]; then echo "$1" && return; fi
+    silent=$1
   done
-}
-
-running() {
   for member in $members; do
-    if [ "$member" != "$me" ] && [ "$(ask "$member" -p "$port" --user checker --pass - --no-auth-warning role)" = master ]; then
-      address "$member" && return
-    fi
+    if [ "$member" != "$me" ] && [ "$(role "$member")" = master ]; then address "$member" && return; fi
   done
 }
 
-leader=
-if [ -e "$conf" ]; then leader=$(watched); fi
-if [ -z "$leader" ]; then leader=$(running); fi
-follower=$([ "$me" = "$primary" ] || echo yes)
-if [ -e "$conf" ]; then follower=$(grep -q '^replicaof' "$conf" && echo yes || true); fi
-tries=0
-while [ -z "$leader" ] && [ -n "$follower" ] && [ "$tries" -lt 15 ]; do
+# whether a watcher may choose another: the primary is gone to it, or known to it by an address that this member had before
+choosing() {
+  for watcher in $watchers; do
+    # shellcheck disable=SC2046 # two words
+    set -- $(watched "$watcher")
+    if [ $# -lt 2 ]; then continue; fi
+    case $2 in *_down* | *failover*) return 0 ;; esac
+    if ! own "$1"; then return 0; fi
+  done
+  return 1
+}
+
+if [ -e "$conf" ]; then
+  follower=$(grep -q '^replicaof' "$conf" && echo yes || true)
+else
+  follower=$([ "$me" = "$primary" ] || echo yes)
+  watchers= # they start after the queue
+fi
+
+# A primary waits for as long as a choice takes, a replica for longer: of two that wait for each other, one goes first.
+waits() {
+  if [ -n "$follower" ]; then
+    [ "$(seconds)" -lt 15 ]
+  else
+    [ "$(seconds)" -lt 10 ] && choosing
+  fi
+}
+
+leader=$(leading)
+while [ -z "$leader" ] && waits; do
   sleep 1
-  tries=$((tries + 1))
-  leader=$(running)
+  leader=$(leading)
 done
 
 umask 077
 {
   echo "include /etc/cfscale/valkey.conf"
-  if [ -n "$leader" ] && ! own "$leader"; then echo "replicaof $leader $port"; fi
+  if [ -n "$leader" ]; then echo "replicaof $leader $port"; fi
 } >"$conf"
 exec valkey-server "$conf"

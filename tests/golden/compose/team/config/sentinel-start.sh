@@ -1,6 +1,7 @@
 #!/bin/sh
 # Rendered by cfscale for the tier team: starts a watcher of the queue with the primary of today. Of what it knew
-# it keeps who it is: the others would count it twice.
+# it keeps who it is: the others would count it twice. Where all members come back at other addresses, nobody tells the
+# watcher: it notices that the primary is another one and starts anew.
 set -eu
 conf=/data/sentinel.conf
 port=6379
@@ -29,4 +30,19 @@ self=$(grep '^sentinel myid' "$conf" 2>/dev/null || true)
   echo "$self"
 } >"$conf.new"
 mv "$conf.new" "$conf"
+
+# ends this process, which is the watcher by then, once another than it watches was primary for three rounds
+renew() {
+  rounds=0
+  while [ "$rounds" -lt 3 ]; do
+    sleep 5
+    other=
+    # shellcheck disable=SC2046 # two words: an address and its state
+    set -- $(timeout 2 valkey-cli -p 26379 sentinel master queue 2>/dev/null | sed -n '/^ip$/{n;p;};/^flags$/{n;p;}')
+    case "$*" in *_down*) other=$(leader) ;; esac
+    if [ -n "$other" ] && [ "$other" != "$1" ]; then rounds=$((rounds + 1)); else rounds=0; fi
+  done
+  kill $$
+}
+renew &
 exec valkey-sentinel "$conf"
