@@ -575,7 +575,7 @@ BALANCED = f"""\
 name: "{PROJECT}-lb"
 services:
   loadbalancer:
-    image: "haproxy:3.0"
+    image: "haproxy:3.2"
     pull_policy: "never"
     networks: ["app"]
     ports: ["127.0.0.1:18488:8080"]

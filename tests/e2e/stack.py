@@ -132,12 +132,16 @@ def started(profile: str, name: str, port: int, scratch: Path) -> Iterator[Stack
         stack.cfscale("up", "--engine", "compose", "--timeout", "4m")
         yield stack
     finally:
-        # killed first: that all of them end in good order, one after the other, is seen elsewhere
-        for container in docker("ps", "--quiet", "--filter", f"{PROJECT}={name}").split():
-            docker("kill", container, check=False)  # one by one: the engine miscounts what ends all at once
+        kill_all(name)
         stack.cfscale("down", "--volumes", "--yes", check=False)
     assert left_behind(name) == []
     assert docker("volume", "ls", "--quiet", "--filter", f"{PROJECT}={name}") == ""
+
+
+def kill_all(project: str) -> None:
+    """End a deployment before it is taken down: that all of it ends in good order, one after the other, is seen elsewhere."""
+    for container in docker("ps", "--quiet", "--filter", f"{PROJECT}={project}").split():
+        docker("kill", container, check=False)  # one by one: the engine miscounts what ends all at once
 
 
 def left_behind(project: str) -> list[str]:

@@ -132,6 +132,7 @@ def test_no_key_that_a_backup_has_is_lost_with_any_primary(department: Stack) ->
     assert values == [f"v{number}" for number in range(KEYS)]
 
 
+@pytest.mark.matrix
 def test_what_is_lost_without_waiting_is_measured(department: Stack) -> None:
     until(lambda: all_writable(department) or None, 60, "every shard takes writes")
     loop = f"i=0; while [ $i -lt {KEYS} ]"

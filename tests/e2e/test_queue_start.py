@@ -3,8 +3,6 @@ do is done by hand, so that a member comes back at any moment of a replacement t
 
 import os
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 
 import pytest
 from msgspec import Struct
@@ -20,7 +18,7 @@ pytestmark = pytest.mark.engine
 NAME = f"cfscale-e2e-queue-{os.getpid()}"
 IMAGE = "valkey/valkey:8.1"
 NOBODY = "192.0.2.1"  # RFC 5737: an address that no machine has
-MEMBERS = ("queue-1", "queue-2")
+MEMBERS, WATCHER = ("queue-1", "queue-2"), "sentinel-1"
 HOUR = 3_600_000  # ms
 
 
@@ -31,17 +29,8 @@ class Queue(Struct, frozen=True):
 
     def ask(self, member: str, *words: str, port: int = 6379) -> list[str]:
         """The lines of an answer; none where the member does not answer."""
-        argv = (
-            "exec",
-            "--env",
-            f"REDISCLI_AUTH={self.password}",
-            f"{NAME}-{member}",
-            "valkey-cli",
-            "-p",
-            str(port),
-            *words,
-        )
-        return docker(*argv, check=False).splitlines()
+        inside = ("exec", "--env", f"REDISCLI_AUTH={self.password}", f"{NAME}-{member}")
+        return docker(*inside, "valkey-cli", "-p", str(port), *words, check=False).splitlines()
 
     def role(self, member: str) -> str | None:
         return next(iter(self.ask(member, "role")), None)
@@ -59,19 +48,22 @@ class Queue(Struct, frozen=True):
             ("set", "queue", "auth-pass", self.password),
             ("set", "queue", "down-after-milliseconds", str(silent_ms)),
         ):
-            assert self.ask("sentinel-1", "sentinel", *words, port=26379) == ["OK"]
+            assert self.ask(WATCHER, "sentinel", *words, port=26379) == ["OK"]
 
-    def prompt(self, member: str) -> bool | None:
-        """Have it serve a new replica at once: by default it waits five seconds for more of them to come."""
-        return self.ask(member, "config", "set", "repl-diskless-sync-delay", "0") == ["OK"] or None
+    def settled(self) -> tuple[str, str] | None:
+        """The primary and the other, once that follows it."""
+        for member in MEMBERS:  # by default a new replica is served five seconds later, for more of them may come
+            self.ask(member, "config", "set", "repl-diskless-sync-delay", "0")
+        pairs = (MEMBERS, MEMBERS[::-1])
+        return next((pair for pair in pairs if self.role(pair[0]) == "master" and self.follows(pair[1], pair[0])), None)
 
     def missed(self) -> bool | None:
         """Whether the watcher finds the primary gone."""
-        return "s_down" in " ".join(self.ask("sentinel-1", "sentinel", "master", "queue", port=26379)) or None
+        return "s_down" in " ".join(self.ask(WATCHER, "sentinel", "master", "queue", port=26379)) or None
 
     def watches(self, member: str) -> bool | None:
         """Whether this is the primary to the watcher."""
-        answer = self.ask("sentinel-1", "sentinel", "get-master-addr-by-name", "queue", port=26379)
+        answer = self.ask(WATCHER, "sentinel", "get-master-addr-by-name", "queue", port=26379)
         return answer[:1] == [address(member)] or None
 
 
@@ -81,26 +73,23 @@ def address(member: str) -> str:
     ).strip()
 
 
-@pytest.fixture
-def queue(tmp_path: Path) -> Iterator[Queue]:
-    write_tree(tmp_path, compose.render(plan_for("team"), load_templates()), "{}\n", force=False)
-    ensure_secrets(tmp_path)
-    files = {
-        f"config/{name}": f"/etc/cfscale/{name}"
-        for name in ("valkey.conf", "queue-start.sh", "sentinel.conf", "sentinel-start.sh")
-    }
+@pytest.fixture(scope="module")
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+    out = tmp_path_factory.mktemp("queue")
+    write_tree(out, compose.render(plan_for("team"), load_templates()), "{}\n", force=False)
+    ensure_secrets(out)
+    configs = ("valkey.conf", "queue-start.sh", "sentinel.conf", "sentinel-start.sh")
+    files = {f"config/{name}": f"/etc/cfscale/{name}" for name in configs}
     files |= {f"secrets/{name}": f"/run/secrets/{name}" for name in ("queue_auth.conf", "queue_password")}
-    mounts = [word for source, target in files.items() for word in ("--volume", f"{tmp_path}/{source}:{target}:ro")]
-    running = Queue((tmp_path / "secrets" / "queue_password").read_text().strip())
-    commands = {name: ("queue-start.sh", name) for name in MEMBERS} | {"sentinel-1": ("sentinel-start.sh",)}
+    mounts = [word for source, target in files.items() for word in ("--volume", f"{out}/{source}:{target}:ro")]
+    commands = {name: ("queue-start.sh", name) for name in MEMBERS} | {WATCHER: ("sentinel-start.sh",)}
+    running = Queue((out / "secrets" / "queue_password").read_text().strip())
     docker("network", "create", NAME)
     try:
         for name, (script, *arguments) in commands.items():
-            words = f"--init --restart unless-stopped --name {NAME}-{name} --network {NAME} --network-alias {name} --user 999:999".split()
-            docker("run", "--detach", *words, *mounts, IMAGE, "sh", f"/etc/cfscale/{script}", *arguments)
-            if name in MEMBERS:
-                until(partial(running.prompt, name), 30, "it answers")
-        until(lambda: running.follows("queue-2", "queue-1"), 30, "the second follows the first")
+            ways = f"--init --restart unless-stopped --user 999:999 --network {NAME} --network-alias {name}".split()
+            command = ("sh", f"/etc/cfscale/{script}", *arguments)
+            docker("run", "--detach", "--name", f"{NAME}-{name}", *ways, *mounts, IMAGE, *command)
         until(lambda: running.watches("queue-1"), 30, "the first is watched")
         yield running
     finally:
@@ -112,27 +101,31 @@ def queue(tmp_path: Path) -> Iterator[Queue]:
 @pytest.mark.parametrize("moved", [False, True], ids=["at its address", "at another address"])
 def test_a_primary_that_comes_back_while_another_is_chosen_waits_and_follows_it(queue: Queue, *, moved: bool) -> None:
     """As primary it would take writes that are lost once it is told to follow; after an address it would follow nobody."""
-    queue.watch(NOBODY if moved else address("queue-1"), 1)
-    docker("kill", f"{NAME}-queue-1")
+    primary, other = until(queue.settled, 30, "one is primary and the other follows it")
+    queue.watch(NOBODY if moved else address(primary), 1)
+    docker("kill", f"{NAME}-{primary}")
     until(queue.missed, 30, "the watcher misses it")
-    docker("start", f"{NAME}-queue-1")
+    docker("start", f"{NAME}-{primary}")
 
-    assert queue.ask("queue-2", "replicaof", "no", "one") == ["OK"]  # what a watcher tells the chosen one
-    until(lambda: queue.follows("queue-1", "queue-2"), 30, "the old primary follows")
+    for words in (("replicaof", "no", "one"), ("config", "rewrite")):  # what a watcher tells the chosen one
+        assert queue.ask(other, *words) == ["OK"]
+    until(lambda: queue.follows(primary, other), 30, "the old primary follows")
 
 
 @pytest.mark.parametrize("silent_ms", [HOUR, 1], ids=["nobody missed it", "no other was chosen"])
 def test_a_primary_is_it_again(queue: Queue, silent_ms: int) -> None:
-    queue.watch(address("queue-1"), silent_ms)
-    docker("kill", f"{NAME}-queue-1")
+    primary, _ = until(queue.settled, 30, "one is primary and the other follows it")
+    queue.watch(address(primary), silent_ms)
+    docker("kill", f"{NAME}-{primary}")
     if silent_ms == 1:
         until(queue.missed, 30, "the watcher misses it")
-    docker("start", f"{NAME}-queue-1")
+    docker("start", f"{NAME}-{primary}")
 
-    until(lambda: queue.role("queue-1") == "master" or None, 60, "it is the primary")
+    until(lambda: queue.role(primary) == "master" or None, 60, "it is the primary")
 
 
 def test_a_watcher_of_an_address_that_nobody_has_any_more_finds_the_primary(queue: Queue) -> None:
     """A swarm gives a task that is replaced a new address: where all members are, nobody could tell the watchers."""
+    primary, _ = until(queue.settled, 30, "one is primary and the other follows it")
     queue.watch(NOBODY, 1)
-    until(lambda: queue.watches("queue-1"), 60, "the primary is watched again")
+    until(lambda: queue.watches(primary), 60, "the primary is watched again")

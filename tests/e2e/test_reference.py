@@ -12,7 +12,7 @@ import pytest
 from msgspec import Struct
 
 from tests.conftest import ROOT
-from tests.e2e.stack import docker, left_behind
+from tests.e2e.stack import clear, docker, kill_all, left_behind
 from tests.e2e.test_demo import journal_of
 
 pytestmark = pytest.mark.engine
@@ -80,11 +80,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     scratch = tmp_path_factory.mktemp("reference")
     profile = scratch / "cfscale.yaml"
     profile.write_text(PROFILE)
+    clear(NAME)  # a run that was killed leaves volumes, and with them the passwords of other secrets
     deployment = Deployment(profile, {**os.environ, "CFSCALE_STATE_DIR": str(scratch / "state"), "NO_COLOR": "1"})
     try:
         deployment.cfscale("up", "--engine", "compose", "--timeout", "4m")
         yield deployment
     finally:
+        kill_all(NAME)
         deployment.cfscale("down", "--volumes", "--yes", check=False)
     assert left_behind(NAME) == []
 
