@@ -216,12 +216,15 @@ def test_live_counts_survive_another_up(stack: Stack) -> None:
 
 
 def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: Stack) -> None:
+    """The load, and the checks with it, are what two replicas just carry: with half as much again they would answer no
+    check, and a balancer that finds nobody ready answers 503, whatever the scaler does."""
+    stack.docker("service", "scale", f"{NAME}_agents=2")
     words = ("scale", str(stack.profile), "--watch", "--apply", "--for", "45s", "-o", "json")
     argv = [*INSIDE, sys.executable, "-m", "cfscale", *words]
     with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         lines = [watching.stdout.readline()]  # it watches: now there is something to see
-        with stack.load("/work?ms=12", rate=25, seconds=8) as load:
+        with stack.load("/work?ms=12", rate=13, seconds=10) as load:
             report = load.communicate(timeout=120)[0]
         lines += watching.stdout.readlines()
     decisions = [json.loads(line) for line in lines]
