@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cfscale.adapters.state import State
 from cfscale.core.decision import Action, Decision, unfinished
 from cfscale.core.plan import Damping, DeploymentPlan, Health, HealthKind, Service
 from cfscale.core.samples import Quality, ReplicaState
+from cfscale.errors import UnavailableError
 from cfscale.runtime.act import Hands
 from cfscale.runtime.watch import Scaler
 from tests.e2e.fault_proxy import Fault, FaultProxy, spoiling
@@ -88,7 +90,8 @@ class Lab:
     proxy: FaultProxy
     plan: DeploymentPlan = field(default_factory=lambda: replace(a_plan(AGENTS, QUICK), name=NAME))
     warnings: list[str] = field(default_factory=list)
-    docker: DockerEngine = field(default_factory=lambda: DockerEngine(timeout_seconds=1.0))
+    # longer than an engine on a busy machine needs, shorter than the silence of the proxy
+    docker: DockerEngine = field(default_factory=lambda: DockerEngine(timeout_seconds=5.0))
     cgroups: CgroupReader = field(default_factory=CgroupReader)
 
     @property
@@ -285,11 +288,12 @@ def test_fault_42_a_container_killed_for_lack_of_memory_is_seen_over_its_restart
 
 
 def until_ready(lab: Lab) -> None:
-    """Both have been killed once and run again."""
+    """Both have been killed once and run again; of a container that it is starting the engine tells nothing."""
     for _ in range(100):
-        found = lab.engine.replicas()
-        if all(one.state is ReplicaState.READY and one.restarts for one in found):
-            return
+        with suppress(UnavailableError):
+            found = lab.engine.replicas()
+            if all(one.state is ReplicaState.READY and one.restarts for one in found):
+                return
         pause(0.1)
     pytest.fail("they were not started again")
 
