@@ -206,6 +206,43 @@ def test_a_container_is_inspected_again_only_after_a_new_start(path: Path, engin
         assert only(engine).pid == 5000
 
 
+def test_fault_2_a_container_that_the_engine_is_busy_starting_hides_no_other(path: Path, engine: DockerEngine) -> None:
+    busy = [listed("restarting", "Restarting (137)", Id=name, NetworkSettings=None) for name in ("b1", "b2", "b3")]
+    answers = {"/containers/json": json_answer([*busy, listed()]), f"{ID}/json": json_answer(details())}
+    answers |= {f"/containers/{name}/json": json_answer(details()) for name in ("b2", "b3")}
+    with serving(path, answers | {"/containers/b1/json": silence}) as daemon:
+        found = {one.id: (one.state, one.pid, one.reason) for one in replicas(engine)}
+        assert found == {
+            ID: (ReplicaState.READY, 4242, ""),
+            **dict.fromkeys(("b1", "b2", "b3"), (ReplicaState.STARTING, None, "Restarting (137)")),
+        }
+        # the second one is not waited for
+        assert not any("/b2/" in question for question in daemon.asked)
+        daemon.answers = answers | {"/containers/b1/json": json_answer(details(pid=5000))}
+        assert {one.pid for one in replicas(engine)} == {4242, 5000}
+
+
+def test_fault_2_of_a_container_that_the_engine_is_busy_starting_what_was_known_stays(
+    path: Path, engine: DockerEngine
+) -> None:
+    with serving(path, listing(listed())) as daemon:
+        before = only(engine)
+        restarting = [listed("restarting", "Restarting (1)", NetworkSettings=None)]
+        daemon.answers |= {"/containers/json": json_answer(restarting), f"{ID}/json": silence}
+        busy = only(engine)
+    assert (before.restarts, busy.restarts, busy.started_at) == (3, 3, before.started_at)
+    assert (busy.state, busy.pid, busy.address) == (ReplicaState.STARTING, None, None)
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_fault_2_no_answer_about_what_runs_or_ended_is_no_answer(path: Path, engine: DockerEngine, state: str) -> None:
+    with (
+        serving(path, {"/containers/json": json_answer([listed(state)]), f"{ID}/json": silence}),
+        pytest.raises(UnavailableError, match="does not answer in time"),
+    ):
+        replicas(engine)
+
+
 def test_stopping_and_removing_what_is_gone_is_done(path: Path, engine: DockerEngine) -> None:
     with serving(path, {}):
         engine.stop(ID, 1.5)

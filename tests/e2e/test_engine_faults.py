@@ -1,10 +1,12 @@
 """The scaler on a real engine whose socket answers late, in part, or not at all: it holds, and goes on when that is over."""
 
 import os
+import select
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from cfscale.errors import UnavailableError
 from cfscale.runtime.act import Hands
 from cfscale.runtime.watch import Scaler
 from tests.e2e.fault_proxy import Fault, FaultProxy, spoiling
-from tests.e2e.stack import left_behind
+from tests.e2e.stack import left_behind, until
 from tests.fake_service import SCALING, VirtualClock, a_plan
 
 pytestmark = pytest.mark.engine
@@ -58,6 +60,7 @@ services:
     restart: "unless-stopped"
     command: ["sh", "-c", "COMMAND"]
     networks: ["app"]
+    logging: LOGGING
     stop_grace_period: "1s"
     deploy: {{replicas: 2, resources: {{limits: {{cpus: "0.1", memory: "64M"}}}}}}
 networks:
@@ -108,8 +111,8 @@ class Lab:
             scaler.hands = Hands(engine, scaler.clock, Journal(state.folder), lock)
         return scaler
 
-    def begin(self, command: str, count: int) -> None:
-        (self.folder / "compose.yaml").write_text(MANIFEST.replace("COMMAND", command))
+    def begin(self, command: str, count: int, logging: str = "{driver: json-file}") -> None:
+        (self.folder / "compose.yaml").write_text(MANIFEST.replace("COMMAND", command).replace("LOGGING", logging))
         self.engine.up({"agents": count})
 
 
@@ -163,6 +166,45 @@ def test_fault_2_an_answer_that_is_late_but_in_time_is_an_answer(lab: Lab) -> No
     lab.proxy.fault = Fault.DELAY
     assert ticked(scaler).action is Action.SCALE_UP
     assert lab.proxy.spoilt > 0
+
+
+class LogServer:
+    """A TCP server for what containers log. Nobody takes up the connections that wait; the engine waits with those beyond."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=8)
+        self.port = int(self._listener.getsockname()[1])
+        self._waiting: list[socket.socket] = []
+
+    def fall_silent(self) -> None:
+        """Fill the queue: until this server is closed, no further connection comes about."""
+        accepted = True
+        while accepted:
+            one = socket.socket()
+            one.settimeout(0.0)
+            one.connect_ex(self._listener.getsockname())
+            self._waiting.append(one)
+            accepted = bool(select.select([], [one], [], 0.5)[1])
+
+    def close(self) -> None:
+        for one in (self._listener, *self._waiting):
+            one.close()
+
+
+def test_fault_2_a_container_that_the_engine_cannot_start_hides_no_other(lab: Lab) -> None:
+    with closing(LogServer()) as log:
+        lab.begin(SPIN, 2, f'{{driver: syslog, options: {{syslog-address: "tcp://127.0.0.1:{log.port}"}}}}')
+        scaler = lab.scaler()
+        _, two = lab.engine.replicas()
+        ticked(scaler)
+        log.fall_silent()
+        docker("exec", two.id, "sh", "-c", "kill -KILL -1")
+        listed = ("ps", "--filter", f"id={two.id}", "--format", "{{.Status}}")
+        until(lambda: "Restarting" in docker(*listed) or None, 10, "a restart")
+        decision = ticked(scaler)
+        assert decision.reason.endswith("is above 80%: 1 still starting will help to carry it")
+        assert decision.basis is not None
+        assert (decision.basis.ready, decision.basis.starting) == (1, 1)
 
 
 def test_fault_3_what_the_engine_streams_is_taken_up_again_after_a_reset(lab: Lab) -> None:

@@ -25,6 +25,10 @@ class GoneError(Exception):
     """The container that was asked for does not exist (any more)."""
 
 
+class LateError(UnavailableError):
+    """The engine took too long over one question; it may answer others."""
+
+
 def connect(timeout_seconds: float, version: str | None = None) -> "APIClient":
     """A client of the engine in use; asks for the engine's API version where none is given.
 
@@ -86,7 +90,7 @@ def _context() -> "Context | None":
 def answering(refused: type[CfscaleError] = UnavailableError) -> Iterator[None]:
     """Translate what docker-py raises: an engine out of reach into UnavailableError, a refusal into ``refused``.
 
-    An answer of "not found" becomes GoneError.
+    An answer of "not found" becomes GoneError, one that does not come in time LateError.
     """
     from docker.errors import APIError, DockerException, NotFound
     from requests import RequestException
@@ -101,13 +105,15 @@ def answering(refused: type[CfscaleError] = UnavailableError) -> Iterator[None]:
     except msgspec.ValidationError as exc:
         raise UnavailableError(f"the Docker engine's answer is not understood: {_line(exc)}") from exc
     except (DockerException, RequestException, HTTPError, OSError) as exc:
-        raise UnavailableError(_cause(exc)) from exc
+        raise _unanswered(exc) from exc
 
 
-def _cause(exc: Exception) -> str:
+def _unanswered(exc: Exception) -> UnavailableError:
     if "timed out" in str(exc):
-        return "the Docker engine does not answer in time: see 'docker info'"
-    return f"no whole answer from the Docker engine ({_line(exc)}): see 'docker info', or set DOCKER_HOST"
+        return LateError("the Docker engine does not answer in time: see 'docker info'")
+    return UnavailableError(
+        f"no whole answer from the Docker engine ({_line(exc)}): see 'docker info', or set DOCKER_HOST"
+    )
 
 
 def _line(error: object) -> str:

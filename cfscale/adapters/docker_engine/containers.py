@@ -9,7 +9,9 @@ from datetime import datetime
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from cfscale.adapters.docker_engine.connection import LateError
 from cfscale.core.samples import Replica, ReplicaState
 
 PROJECT = "com.docker.compose.project"
@@ -23,6 +25,9 @@ _STATES = {
     "created": ReplicaState.STOPPED,
     "restarting": ReplicaState.STARTING,
 }
+# of these the engine may be starting one, and it tells nothing of a container until it has started it
+_BEING_STARTED = ("created", "restarting")
+_NEVER = "0001-01-01T00:00:00Z"
 _REASON_CHARACTERS = 120
 
 
@@ -126,18 +131,39 @@ class Register:
         self._known: dict[str, Known] = {}
 
     def details(self, listed: Iterable[Listed]) -> dict[str, Details]:
-        """Details by id; a container that is gone meanwhile is left out."""
-        found = {one.id: known for one in listed if (known := self._one(one)) is not None}
+        """Details by id; a container that is gone meanwhile is left out.
+
+        A start can last: its log's or its volume's server does not answer. One such container must not hide the others: it
+        keeps the details of before, without a process, and no second one is waited for. Raises UnavailableError.
+        """
+        found: dict[str, Known] = {}
+        late = False
+        for one in sorted(listed, key=lambda one: one.state in _BEING_STARTED):
+            try:
+                known = self._one(one, late=late)
+            except LateError:
+                if one.state not in _BEING_STARTED:
+                    raise
+                late, known = True, self._one(one, late=True)
+            if known is not None:
+                found[one.id] = known
         self._known = found
         return {container: known.details for container, known in found.items()}
 
-    def _one(self, listed: Listed) -> Known | None:
+    def _one(self, listed: Listed, *, late: bool) -> Known | None:
         key = (state_of(listed), *sorted(endpoint.endpoint_id for endpoint in listed.endpoints.values()))
         known = self._known.get(listed.id)
         if known is not None and known.key == key and listed.endpoints:
             return known
-        details = self._inspect(listed.id)
+        details = _unknown(known) if late else self._inspect(listed.id)
         return None if details is None else Known(key, details)
+
+
+def _unknown(before: Known | None) -> Details:
+    """What is said of a container that the engine is busy with."""
+    if before is None:
+        return Details(State(pid=0, started_at=_NEVER), HostConfig())
+    return replace(before.details, state=replace(before.details.state, pid=0))
 
 
 def state_of(listed: Listed) -> ReplicaState:
