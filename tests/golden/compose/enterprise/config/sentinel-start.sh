@@ -4,16 +4,18 @@
 # watcher: it notices that the primary is another one and starts anew.
 set -eu
 conf=/data/sentinel.conf
+# what the members and watchers of the queue say of themselves; nothing from one that does not answer within two seconds
 port=6379
 members="queue-1 queue-2 queue-3 queue-4 queue-5 "
-
-ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null | head -n 1; }
+ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null; }
+role() { ask "$1" -p "$port" --user checker --pass - --no-auth-warning role | head -n 1; }
+address() { getent hosts "$1" | cut -d ' ' -f 1; }
+# which primary a watcher knows and what it thinks of it: "10.0.0.2 master", "10.0.0.2 s_down,master"
+watched() { ask "$1" -p 26379 sentinel master queue | sed -n '/^ip$/{n;p;};/^flags$/{n;p;}'; }
 
 leader() {
   for member in $members; do
-    if [ "$(ask "$member" -p "$port" --user checker --pass - --no-auth-warning role)" = master ]; then
-      getent hosts "$member" | cut -d ' ' -f 1 && return
-    fi
+    if [ "$(role "$member")" = master ]; then address "$member" && return; fi
   done
 }
 
@@ -38,7 +40,7 @@ renew() {
     sleep 5
     other=
     # shellcheck disable=SC2046 # two words: an address and its state
-    set -- $(timeout 2 valkey-cli -p 26379 sentinel master queue 2>/dev/null | sed -n '/^ip$/{n;p;};/^flags$/{n;p;}')
+    set -- $(watched 127.0.0.1)
     case "$*" in *_down*) other=$(leader) ;; esac
     if [ -n "$other" ] && [ "$other" != "$1" ]; then rounds=$((rounds + 1)); else rounds=0; fi
   done

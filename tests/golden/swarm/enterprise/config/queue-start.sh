@@ -7,19 +7,18 @@ set -eu
 began=$(date +%s)
 me=$1
 primary=queue-1
-port=6379
 conf=/data/queue.conf
-members="queue-1 queue-2 queue-3 queue-4 queue-5 "
 watchers="sentinel-1 sentinel-2 sentinel-3 sentinel-4 sentinel-5 "
-
+# what the members and watchers of the queue say of themselves; nothing from one that does not answer within two seconds
+port=6379
+members="queue-1 queue-2 queue-3 queue-4 queue-5 "
 ask() { timeout 2 valkey-cli -h "$@" 2>/dev/null; }
 role() { ask "$1" -p "$port" --user checker --pass - --no-auth-warning role | head -n 1; }
 address() { getent hosts "$1" | cut -d ' ' -f 1; }
-seconds() { echo $(($(date +%s) - began)); }
-own() { hostname -i | tr ' ' '\n' | grep -qxF "$1"; }
-
 # which primary a watcher knows and what it thinks of it: "10.0.0.2 master", "10.0.0.2 s_down,master"
 watched() { ask "$1" -p 26379 sentinel master queue | sed -n '/^ip$/{n;p;};/^flags$/{n;p;}'; }
+seconds() { echo $(($(date +%s) - began)); }
+own() { hostname -i | tr ' ' '\n' | grep -qxF "$1"; }
 
 leading() {
   silent=
