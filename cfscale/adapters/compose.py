@@ -166,9 +166,9 @@ class ComposeEngine:
         return tuple(replace(one, service=owner[one.service].name) if one.service in owner else one for one in found)
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
-        """Usage since the previous call. One that is paused or stopped is left out: its zero is not idleness."""
+        """Usage since the previous call. One that is paused or has no process is left out: its zero is not idleness."""
         found: list[Usage] = []
-        rest = [one for one in replicas if one.state not in (ReplicaState.PAUSED, ReplicaState.STOPPED)]
+        rest = [one for one in replicas if one.pid is not None and one.state is not ReplicaState.PAUSED]
         for read in self._readers:
             found += read(rest)
             known = {usage.replica for usage in found}

@@ -190,9 +190,9 @@ class SwarmEngine:
         return tuple(replace(one, service=owner[one.service].name) for one in found)
 
     def usage(self, replicas: Sequence[Replica]) -> tuple[Usage, ...]:
-        """Usage since the previous call, of the tasks of this node; one that is paused is left out."""
+        """Usage since the previous call, of the tasks of this node, which have a process; one that is paused is left out."""
         found: list[Usage] = []
-        rest = [one for one in replicas if one.state is not ReplicaState.PAUSED]
+        rest = [one for one in replicas if one.pid is not None and one.state is not ReplicaState.PAUSED]
         for read in self._readers:
             found += read(rest)
             known = {usage.replica for usage in found}

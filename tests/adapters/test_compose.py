@@ -55,7 +55,7 @@ PLAN = plan(AGENTS, CODERS, QUEUE)
 
 
 def replica(name: str, owner: str = "agents", state: ReplicaState = ReplicaState.READY) -> Replica:
-    return Replica(name, name, owner, state, 0.0)
+    return Replica(name, name, owner, state, 0.0, pid=None if state is ReplicaState.STOPPED else 1)
 
 
 class FakeDocker:
@@ -375,7 +375,8 @@ def test_faults_5_and_7_a_paused_or_stopped_replica_has_no_usage_rather_than_non
 
     engine = ComposeEngine(PLAN, tmp_path, FakeDocker(), readers=[read])
     states = (ReplicaState.PAUSED, ReplicaState.STOPPED, ReplicaState.READY)
-    found = engine.usage([replica(state.value, state=state) for state in states])
+    busy = Replica("busy", "busy", "agents", ReplicaState.STARTING, 0.0, pid=None)
+    found = engine.usage([busy, *(replica(state.value, state=state) for state in states)])
     assert [usage.replica for usage in found] == ["ready"]
 
 

@@ -297,7 +297,9 @@ def test_a_paused_task_has_no_usage_and_each_reader_is_asked_for_the_rest(
     asked: list[list[str]] = []
     states = {"a": ReplicaState.READY, "b": ReplicaState.READY, "c": ReplicaState.PAUSED}
     engine = SwarmEngine(planned, tmp_path, manager, readers=[reader("a"), reader("b")])
-    found = engine.usage([Replica(name, name, "agents", state, 0.0) for name, state in states.items()])
+    elsewhere = Replica("d", "d", "agents", ReplicaState.READY, 0.0, pid=None)
+    here = [Replica(name, name, "agents", state, 0.0, pid=1) for name, state in states.items()]
+    found = engine.usage([*here, elsewhere])
 
     assert [usage.replica for usage in found] == ["a", "b"]
     assert asked == [["a", "b"], ["b"]]
