@@ -5,6 +5,7 @@
     ├── ActionError              1   an action failed, or took effect only in part
     ├── InputError               2   usage or bad input: where, what, what to do
     ├── UnavailableError         3   engine or backend out of reach, stale or missing data
+    │   └── NotRunningError      3   nobody runs the deployment: it was not started, or has ended
     └── LockedError              4   another cfscale holds the lock, or a saved plan is stale
 
 Adapters translate what their libraries raise into one of these, with the cause chained. ``cli.main`` is the only
@@ -38,6 +39,10 @@ class UnavailableError(CfscaleError):
     """No verdict is possible: an engine or a backend is out of reach, or its data are missing or stale."""
 
     exit_code: ClassVar[int] = 3
+
+
+class NotRunningError(UnavailableError):
+    """Nobody runs the deployment: it was not started, or has ended. Unlike silence, this says that nothing is there."""
 
 
 class LockedError(CfscaleError):

@@ -332,15 +332,23 @@ async def until_healthy(survey: Survey, targets: Targets, *, seconds: float) -> 
     """Probe until there are targets and all of them are alive, or the time is over.
 
     The last report is returned either way; ``healthy`` says which. Degraded is alive: it serves. Failures need no
-    confirmation here, because the next look does that.
+    confirmation here, because the next look does that. Raises UnavailableError where the engine still does not say whom to
+    ask when the time is over.
     """
     deadline = survey.clock.monotonic() + seconds
     patient = replace(survey, confirm_seconds=None)
     last: Round | None = None
     while True:
-        last = await patient.round(targets(), last)
-        if healthy(last.report) or survey.clock.monotonic() >= deadline:
-            return last.report
+        over = survey.clock.monotonic() >= deadline
+        try:
+            asked = targets()
+        except UnavailableError:
+            if over:
+                raise
+        else:
+            last = await patient.round(asked, last)
+            if healthy(last.report) or survey.clock.monotonic() >= deadline:
+                return last.report
         await survey.sleep(PATIENT_SECONDS)
 
 

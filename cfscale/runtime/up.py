@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cfscale.core.plan import DeploymentPlan, Service
 from cfscale.core.samples import Replica, ReplicaState
-from cfscale.errors import UnavailableError
+from cfscale.errors import NotRunningError, UnavailableError
 from cfscale.runtime.act import Clock
 from cfscale.runtime.ports import Engine
 
@@ -25,10 +25,13 @@ def _count(service: Service, live: int, *, reset: bool) -> int:
 
 
 def live_replicas(engine: Engine) -> tuple[Replica, ...]:
-    """What runs already; nothing where the engine has not been started yet."""
+    """What runs already; nothing where the engine says that nobody runs it.
+
+    Raises UnavailableError where that cannot be known: to start what is planned would undo what scaling has made of it.
+    """
     try:
         return engine.replicas()
-    except UnavailableError:
+    except NotRunningError:
         return ()
 
 
@@ -38,11 +41,18 @@ def until_taken_in(
     """Wait until each balancer has a replica behind every route; what has none when the time is over, in its words.
 
     ``idle`` gives the backends without one, of the services it is asked about: a balancer answers its own check before
-    it has found and checked those behind it, and until then it answers everybody else with 503.
+    it has found and checked those behind it, and until then it answers everybody else with 503. Raises UnavailableError
+    where a balancer still does not answer when the time is over.
     """
     routed = [service.name for service in plan.services if service.routes and service.replicas]
     deadline = clock.monotonic() + seconds
-    while (found := idle(routed)) and clock.monotonic() < deadline:
-        if clock.wait(_LOOK_SECONDS):
-            break
-    return found
+    while True:
+        last = clock.monotonic() >= deadline
+        try:
+            found = idle(routed)
+        except UnavailableError:
+            if last or clock.wait(_LOOK_SECONDS):
+                raise
+        else:
+            if not found or last or clock.wait(_LOOK_SECONDS):
+                return found

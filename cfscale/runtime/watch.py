@@ -327,12 +327,12 @@ class Scaler:
 
     def _settle(self, hands: Hands, observation: Observation, decision: Decision) -> Decision:
         """Carry a decision out and remember what came of it; the result is written last of all."""
-        name, now = observation.service.name, observation.time
+        name = observation.service.name
         outcome = Outcome(decision, decision.current, tried=False)
         if decision.desired != decision.current:
             outcome = act(hands, observation, decision, self.warn)
             self._owed += outcome.owed
-            self._histories[name] = self._after(outcome, self._histories[name], now)
+            self._histories[name] = self._after(outcome, self._histories[name])
             self.codes[name] = 0 if outcome.decision.applied else _FAILED
             self._remember()
         if outcome.tried:
@@ -342,12 +342,13 @@ class Scaler:
             self._journal_hold(hands, outcome.decision)
         return outcome.decision
 
-    def _after(self, outcome: Outcome, history: History, now: float) -> History:
+    def _after(self, outcome: Outcome, history: History) -> History:
+        """What comes next is counted from the end of the action: a growth that fails may take minutes."""
         if not outcome.tried:
             return history
         if outcome.decision.applied and outcome.replicas is not None:
             return history.succeeded(outcome.replicas, self._now())
-        return history.failed(outcome.decision.action, outcome.replicas, now, self.plan.scaling)
+        return history.failed(outcome.decision.action, outcome.replicas, self._now(), self.plan.scaling)
 
     def _journal_hold(self, hands: Hands, decision: Decision) -> None:
         """A hold is written when its reason changes, not with every tick."""

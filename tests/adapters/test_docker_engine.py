@@ -46,7 +46,15 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def engine() -> Iterator[DockerEngine]:
-    engine = DockerEngine(timeout_seconds=0.3)
+    engine = DockerEngine(timeout_seconds=10.0)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def hasty() -> Iterator[DockerEngine]:
+    """For a daemon that falls silent: long enough for an answer on a busy machine, and no longer."""
+    engine = DockerEngine(timeout_seconds=1.0, patience_seconds=1.0)
     yield engine
     engine.close()
 
@@ -96,18 +104,18 @@ def test_fault_1_a_socket_of_others_names_the_group_docker(
                 os.seteuid(0)
 
 
-def test_fault_2_a_daemon_that_never_answers_is_given_up(path: Path, engine: DockerEngine) -> None:
+def test_fault_2_a_daemon_that_never_answers_is_given_up(path: Path, hasty: DockerEngine) -> None:
     with (
         serving(path, {"/version": silence}),
         pytest.raises(UnavailableError, match="does not answer in time: see 'docker info'"),
     ):
-        engine.identity()
+        hasty.identity()
 
 
 @pytest.mark.parametrize("answer", [half_and_silence, half_and_gone, half_json, json_answer({"no": "list"}), refused])
-def test_fault_3_half_an_answer_is_no_list(path: Path, engine: DockerEngine, answer: Answer) -> None:
+def test_fault_3_half_an_answer_is_no_list(path: Path, hasty: DockerEngine, answer: Answer) -> None:
     with serving(path, {"/containers/json": answer}), pytest.raises(UnavailableError):
-        replicas(engine)
+        replicas(hasty)
 
 
 def test_fault_3_the_next_question_is_answered_again(path: Path, engine: DockerEngine) -> None:
@@ -206,12 +214,12 @@ def test_a_container_is_inspected_again_only_after_a_new_start(path: Path, engin
         assert only(engine).pid == 5000
 
 
-def test_fault_2_a_container_that_the_engine_is_busy_starting_hides_no_other(path: Path, engine: DockerEngine) -> None:
+def test_fault_2_a_container_that_the_engine_is_busy_starting_hides_no_other(path: Path, hasty: DockerEngine) -> None:
     busy = [listed("restarting", "Restarting (137)", Id=name, NetworkSettings=None) for name in ("b1", "b2", "b3")]
     answers = {"/containers/json": json_answer([*busy, listed()]), f"{ID}/json": json_answer(details())}
     answers |= {f"/containers/{name}/json": json_answer(details()) for name in ("b2", "b3")}
     with serving(path, answers | {"/containers/b1/json": silence}) as daemon:
-        found = {one.id: (one.state, one.pid, one.reason) for one in replicas(engine)}
+        found = {one.id: (one.state, one.pid, one.reason) for one in replicas(hasty)}
         assert found == {
             ID: (ReplicaState.READY, 4242, ""),
             **dict.fromkeys(("b1", "b2", "b3"), (ReplicaState.STARTING, None, "Restarting (137)")),
@@ -219,28 +227,28 @@ def test_fault_2_a_container_that_the_engine_is_busy_starting_hides_no_other(pat
         # the second one is not waited for
         assert not any("/b2/" in question for question in daemon.asked)
         daemon.answers = answers | {"/containers/b1/json": json_answer(details(pid=5000))}
-        assert {one.pid for one in replicas(engine)} == {4242, 5000}
+        assert {one.pid for one in replicas(hasty)} == {4242, 5000}
 
 
 def test_fault_2_of_a_container_that_the_engine_is_busy_starting_what_was_known_stays(
-    path: Path, engine: DockerEngine
+    path: Path, hasty: DockerEngine
 ) -> None:
     with serving(path, listing(listed())) as daemon:
-        before = only(engine)
+        before = only(hasty)
         restarting = [listed("restarting", "Restarting (1)", NetworkSettings=None)]
         daemon.answers |= {"/containers/json": json_answer(restarting), f"{ID}/json": silence}
-        busy = only(engine)
+        busy = only(hasty)
     assert (before.restarts, busy.restarts, busy.started_at) == (3, 3, before.started_at)
     assert (busy.state, busy.pid, busy.address) == (ReplicaState.STARTING, None, None)
 
 
 @pytest.mark.parametrize("state", ["running", "exited"])
-def test_fault_2_no_answer_about_what_runs_or_ended_is_no_answer(path: Path, engine: DockerEngine, state: str) -> None:
+def test_fault_2_no_answer_about_what_runs_or_ended_is_no_answer(path: Path, hasty: DockerEngine, state: str) -> None:
     with (
         serving(path, {"/containers/json": json_answer([listed(state)]), f"{ID}/json": silence}),
         pytest.raises(UnavailableError, match="does not answer in time"),
     ):
-        replicas(engine)
+        replicas(hasty)
 
 
 def test_stopping_and_removing_what_is_gone_is_done(path: Path, engine: DockerEngine) -> None:
@@ -289,7 +297,7 @@ def context_of(config: Path, name: str, host: str) -> None:
 
 
 def identity() -> str:
-    engine = DockerEngine(timeout_seconds=0.3)
+    engine = DockerEngine(timeout_seconds=10.0)
     try:
         return engine.identity()
     finally:

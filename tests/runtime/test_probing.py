@@ -283,6 +283,20 @@ def test_waiting_ends_at_the_deadline_with_the_last_verdicts() -> None:
     assert world.time == 1005.0
 
 
+def test_an_engine_that_does_not_say_whom_to_ask_is_asked_again_until_the_deadline() -> None:
+    world = World(a=[UP])
+
+    def targets() -> list[Target]:
+        if world.time < 1002.0:
+            raise UnavailableError("the engine does not answer in time")
+        return [target("a")]
+
+    assert healthy(wait_until_healthy(world, targets, seconds=5.0))
+    world.time = 1000.0
+    with pytest.raises(UnavailableError, match="in time"):
+        wait_until_healthy(world, targets, seconds=1.0)
+
+
 def test_nothing_at_all_is_not_healthy() -> None:
     assert not healthy(wait_until_healthy(World(), list, seconds=3.0))
 

@@ -1,7 +1,11 @@
+from collections.abc import Sequence
+from contextlib import nullcontext
+
 import pytest
 from msgspec.structs import replace
 
-from cfscale.core.samples import ReplicaState
+from cfscale.core.samples import Replica, ReplicaState
+from cfscale.errors import NotRunningError, UnavailableError
 from cfscale.runtime.up import counts_to_start, live_replicas, until_taken_in
 from tests.fake_service import AGENTS, FakeBalancer, FakeService, VirtualClock, a_plan, a_replica
 
@@ -34,12 +38,22 @@ def test_what_is_on_its_way_out_does_not_count(state: ReplicaState) -> None:
     assert counts_to_start(a_plan(), running, reset=False) == {"agents": 3}
 
 
-def test_an_engine_that_was_never_started_runs_nothing() -> None:
-    service = FakeService(VirtualClock()).start(2)
-    assert len(live_replicas(service)) == 2
+class Unstarted(FakeService):
+    def replicas(self) -> tuple[Replica, ...]:
+        raise NotRunningError("no supervisor is running")
 
+
+def test_an_engine_that_was_never_started_runs_nothing() -> None:
+    assert len(live_replicas(FakeService(VirtualClock()).start(2))) == 2
+    assert live_replicas(Unstarted(VirtualClock())) == ()
+
+
+def test_where_an_engine_does_not_say_what_runs_nothing_is_started_that_may_undo_it() -> None:
+    service = FakeService(VirtualClock()).start(2)
     service.unreachable = True
-    assert live_replicas(service) == ()
+
+    with pytest.raises(UnavailableError):
+        live_replicas(service)
 
 
 @pytest.mark.parametrize(("found_after", "waited", "idle"), [(0.0, 0.0, ()), (2.0, 2.0, ()), (99.0, 10.0, ("agents",))])
@@ -53,6 +67,21 @@ def test_a_deployment_is_up_once_its_balancer_has_found_somebody(
     balancer = FakeBalancer(clock, finds_after=begun + found_after)
 
     assert until_taken_in(plan, balancer.idle, clock, seconds=10) == idle
+    assert clock.monotonic() - begun == waited
+
+
+@pytest.mark.parametrize(("silent_for", "waited"), [(2.0, 2.0), (99.0, 10.0)])
+def test_a_balancer_that_does_not_answer_yet_is_waited_for(silent_for: float, waited: float) -> None:
+    clock = VirtualClock()
+    begun = clock.monotonic()
+
+    def idle(_services: Sequence[str]) -> tuple[str, ...]:
+        if clock.monotonic() - begun < silent_for:
+            raise UnavailableError("loadbalancer-1: no answer")
+        return ()
+
+    with nullcontext() if waited < 10 else pytest.raises(UnavailableError, match="no answer"):
+        until_taken_in(a_plan(replace(AGENTS, routes=("/",))), idle, clock, seconds=10)
     assert clock.monotonic() - begun == waited
 
 

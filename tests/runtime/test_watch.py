@@ -185,6 +185,21 @@ def test_fault_36_what_fails_is_not_repeated_blindly(lab: Callable[..., Lab]) ->
     assert "3 actions in a row did not take effect" in decisions[-1].reason
 
 
+def test_fault_36_the_next_attempt_waits_from_the_end_of_one_that_failed_slowly(lab: Callable[..., Lab]) -> None:
+    class Slow(FakeService):
+        def grow(self, service: PlanService, count: int) -> None:
+            self.clock.wait(100.0)
+            FakeService.grow(self, service, count)
+
+    here = lab(load=4.0, replicas=2)
+    here.service = Slow(here.clock, load=lambda _time: 4.0, members=here.service.members, grows_at_most=0)
+    scaler = here.scaler()
+    (failed,) = scaler.tick()
+    (waiting,) = scaler.tick()
+    assert (failed.applied, waiting.action) == (False, Action.HOLD)
+    assert "did not take effect: next attempt in" in waiting.reason
+
+
 def test_an_engine_out_of_reach_is_a_hold_and_the_loop_goes_on(lab: Callable[..., Lab]) -> None:
     here = lab(load=4.0, replicas=2)
     here.service.unreachable = True

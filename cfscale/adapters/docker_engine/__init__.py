@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DockerEngine", "Statistics", "StatsReader"]
 
 _ONE_OFF = "com.docker.compose.oneoff"
-_PATIENCE_SECONDS = 5.0
 _ONE_SHOT_SINCE = "1.41"
 _EXEC_MOST_BYTES = 4 * 1024 * 1024
 _FRAME_HEADER_BYTES = 8
@@ -39,12 +38,12 @@ _CONFLICT = 409
 class DockerEngine:
     """A client of the engine that the ``docker`` command would use; connects when it is first asked."""
 
-    def __init__(self, timeout_seconds: float = 2.0) -> None:
-        self._timeout = timeout_seconds
+    def __init__(self, timeout_seconds: float = 2.0, patience_seconds: float = 5.0) -> None:
+        self._timeout, self._patience = timeout_seconds, patience_seconds
         self._connected: APIClient | None = None
         self._patient: APIClient | None = None
         self._connecting = Lock()
-        self._register = Register(self._details)
+        self._register = Register(self._inspect)
         self._disk = ""
 
     def close(self) -> None:
@@ -146,7 +145,7 @@ class DockerEngine:
                 stats = msgspec.convert(client.stats(container, stream=False, **one_shot), type=Stats, strict=False)
         except GoneError:
             return None
-        details = self._details(container)
+        details = self._details(container, client)
         return None if details is None else _measured(stats, details)
 
     def follow(self, container: str) -> Iterator[Measured]:
@@ -158,7 +157,7 @@ class DockerEngine:
                 stats = msgspec.json.decode(line, type=Stats, strict=False)
                 if not stats.running:
                     return  # of a stopped container nothing more is told; a new start is asked for anew
-                details = details or self._details(container)
+                details = details or self._details(container, client)
                 if details is None:
                     return
                 yield _measured(stats, details)
@@ -187,8 +186,11 @@ class DockerEngine:
         with answering():
             return msgspec.convert(client.containers(all=True, filters={"label": labels}), type=list[Listed])
 
-    def _details(self, container: str) -> Details | None:
-        client = self._client()
+    def _inspect(self, listed: Listed) -> Details | None:
+        """The details of a container; while the engine writes down how it is, they wait for the disk."""
+        return self._details(listed.id, self._client() if listed.being_started else self._patient_client())
+
+    def _details(self, container: str, client: "APIClient") -> Details | None:
         try:
             with answering():
                 return msgspec.convert(client.inspect_container(container), type=Details)
@@ -201,10 +203,10 @@ class DockerEngine:
             return self._connected
 
     def _patient_client(self) -> "APIClient":
-        """A client for what takes its time: to stop, to remove, and the statistics of an old engine."""
+        """A client for what takes its time: to stop, to remove, the statistics of an old engine, details on a slow disk."""
         version = self._client().api_version
         with self._connecting:
-            self._patient = self._patient or connect(_PATIENCE_SECONDS, version)
+            self._patient = self._patient or connect(self._patience, version)
             return self._patient
 
 

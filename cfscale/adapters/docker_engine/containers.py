@@ -25,8 +25,6 @@ _STATES = {
     "created": ReplicaState.STOPPED,
     "restarting": ReplicaState.STARTING,
 }
-# of these the engine may be starting one, and it tells nothing of a container until it has started it
-_BEING_STARTED = ("created", "restarting")
 _NEVER = "0001-01-01T00:00:00Z"
 _REASON_CHARACTERS = 120
 
@@ -54,6 +52,11 @@ class Listed(msgspec.Struct, rename="pascal"):
     status: str
     labels: dict[str, str]
     network_settings: Networking | None = None
+
+    @property
+    def being_started(self) -> bool:
+        """Whether the engine may be starting it: it tells nothing of a container until it has started it."""
+        return self.state in ("created", "restarting")
 
     @property
     def endpoints(self) -> Mapping[str, Endpoint]:
@@ -126,7 +129,7 @@ class Known(Struct, frozen=True):
 class Register:
     """Listed containers with their details, asked for through ``inspect`` (None: gone) no oftener than needed."""
 
-    def __init__(self, inspect: Callable[[str], Details | None]) -> None:
+    def __init__(self, inspect: Callable[[Listed], Details | None]) -> None:
         self._inspect = inspect
         self._known: dict[str, Known] = {}
 
@@ -138,11 +141,11 @@ class Register:
         """
         found: dict[str, Known] = {}
         late = False
-        for one in sorted(listed, key=lambda one: one.state in _BEING_STARTED):
+        for one in sorted(listed, key=lambda one: one.being_started):
             try:
                 known = self._one(one, late=late)
             except LateError:
-                if one.state not in _BEING_STARTED:
+                if not one.being_started:
                     raise
                 late, known = True, self._one(one, late=True)
             if known is not None:
@@ -155,7 +158,7 @@ class Register:
         known = self._known.get(listed.id)
         if known is not None and known.key == key and listed.endpoints:
             return known
-        details = _unknown(known) if late else self._inspect(listed.id)
+        details = _unknown(known) if late else self._inspect(listed)
         return None if details is None else Known(key, details)
 
 

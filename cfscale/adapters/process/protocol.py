@@ -14,7 +14,7 @@ from msgspec import DecodeError, Struct, ValidationError
 from msgspec.json import decode, encode
 
 from cfscale.core.samples import Replica
-from cfscale.errors import UnavailableError
+from cfscale.errors import NotRunningError, UnavailableError
 
 MAX_LINE_BYTES = 1024 * 1024
 _ANSWER_BYTES = 64 * 1024 * 1024
@@ -85,13 +85,14 @@ def ask(path: Path, request: Request) -> Answer:
             connection.sendall(encode(request) + b"\n")
             return decode(_read_line(connection, deadline), type=Answer)
     except FileNotFoundError as error:
-        raise UnavailableError("no supervisor is running: start one with 'cfscale up --engine process'") from error
+        raise NotRunningError("no supervisor is running: start one with 'cfscale up --engine process'") from error
     except TimeoutError as error:
         raise UnavailableError(
             f"{path}: the supervisor did not answer within {REQUEST_SECONDS:g} s: see its log"
         ) from error
     except (OSError, DecodeError, ValidationError) as error:
-        raise UnavailableError(
+        # its answer ends when it does
+        raise NotRunningError(
             f"{path}: the supervisor is gone: 'cfscale up --engine process' starts a new one"
         ) from error
 
