@@ -159,5 +159,8 @@ def mode(path: Path) -> int:
 
 
 def daemon_pid(lab: Lab, name: str = "agents-1") -> int:
-    lines = [line for line in lab.log(name).splitlines() if line.startswith("daemon ")]
+    """The process that the replica has left behind, once it has said which."""
+    lines = wait_for(
+        lambda: [line for line in lab.log(name).splitlines() if line.startswith("daemon ")], "the daemon's process id"
+    )
     return int(lines[-1].split()[1])

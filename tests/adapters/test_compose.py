@@ -524,6 +524,7 @@ def test_fault_14_a_fork_storm_is_measured_within_a_point_of_the_kernels_own_acc
     manifest.write_text(MANIFEST.replace('["sleep", "600"]', f'["bash", "-c", "{work}"]', 1))
     lab.engine.up({"agents": 1})
     (storm,) = lab.of("agents")
+    lab.docker.disk_ratio()  # the engine is asked once, and the account would be late by that
     (first,) = lab.engine.usage([storm])
     begin = kernel_account(storm)
     threading.Event().wait(2.0)

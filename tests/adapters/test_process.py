@@ -4,6 +4,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from cfscale.adapters.process import ProcessEngine
+from cfscale.adapters.process.fleet import UNLISTED_SECONDS
 from cfscale.adapters.process.protocol import Ping, ask
 from cfscale.core.plan import Drain, Health, HealthKind
 from cfscale.core.samples import Quality, ReplicaState
@@ -96,12 +98,15 @@ def test_up_with_other_commands_is_refused_while_the_old_ones_run(lab: Lab) -> N
 
 
 class Load:
-    """Clients that spread over the addresses listed, and list them anew ten times a second."""
+    """Clients that spread over the addresses listed, and list them anew ten times a second.
+
+    One that asks by an older list than a client may have, as on a machine that let nobody list meanwhile, may meet nobody.
+    """
 
     def __init__(self, engine: ProcessEngine) -> None:
         self.answered, self.failures = Counter[str](), list[str]()
         self._engine, self._finished = engine, threading.Event()
-        self._listed = [str(item.address) for item in ready(engine)]
+        self._listed = self._look()
         self._threads = [threading.Thread(target=self._ask) for _ in range(4)] + [threading.Thread(target=self._list)]
 
     def __enter__(self) -> "Load":
@@ -116,15 +121,21 @@ class Load:
 
     def _ask(self) -> None:
         while not self._finished.is_set():
-            for address in self._listed:
+            listed_at, addresses = self._listed
+            for address in addresses:
+                young = time.monotonic() - listed_at < UNLISTED_SECONDS / 2
                 try:
                     self.answered[str(get(address, "/work?ms=30")["replica"])] += 1
                 except (OSError, AssertionError) as error:
-                    self.failures.append(f"{address}: {error!r}")
+                    if young:
+                        self.failures.append(f"{address}: {error!r}")
 
     def _list(self) -> None:
         while not self._finished.wait(0.1):
-            self._listed = [str(item.address) for item in ready(self._engine)]
+            self._listed = self._look()
+
+    def _look(self) -> tuple[float, list[str]]:
+        return time.monotonic(), [str(item.address) for item in ready(self._engine)]
 
 
 def test_scaling_one_to_three_to_one_loses_no_request(lab: Lab) -> None:
@@ -387,10 +398,13 @@ def test_an_unanswered_health_check_makes_unhealthy_with_a_reason(lab: Lab) -> N
     )
     engine = lab.engine(service(health=health))
     engine.up({"agents": 1})
-    [replica] = wait_for(
-        lambda: [item for item in engine.replicas() if item.state is ReplicaState.UNHEALTHY], "an unhealthy replica"
-    )
-    assert replica.reason == "no answer within 0.1 s"
+
+    def unanswered() -> bool:
+        """On a busy machine its port may be closed for longer than the start period: that is another reason."""
+        [replica] = engine.replicas()
+        return (replica.state, replica.reason) == (ReplicaState.UNHEALTHY, "no answer within 0.1 s")
+
+    wait_for(unanswered, "an unhealthy replica")
 
 
 def test_usage_is_warming_first_and_leaves_out_what_is_gone(lab: Lab) -> None:

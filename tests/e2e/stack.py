@@ -114,11 +114,15 @@ class Stack(Struct, frozen=True):
 
     def servers(self, backend: str, balancer: int = 1) -> dict[str, str]:
         """The state of the servers of a backend that have an address, as a balancer sees it."""
+        return {name: row["status"] for name, row in self.statistics(backend, balancer).items()}
+
+    def statistics(self, backend: str, balancer: int = 1) -> dict[str, dict[str, str]]:
+        """What a balancer counts of the servers of a backend that have an address."""
         script = 'exec 3<>/dev/tcp/127.0.0.1/9999; printf "show stat %s 4 -1\\n" "$1" >&3; cat <&3'
         rows = self.run(f"{self.name}-loadbalancer-{balancer}", "bash", "-c", script, "-", backend).splitlines()
         head = rows[0].removeprefix("# ").split(",")
         found = [dict(zip(head, row.split(","), strict=False)) for row in rows[1:] if row]
-        return {row["svname"]: row["status"] for row in found if "resolution" not in row["status"]}
+        return {row["svname"]: row for row in found if "resolution" not in row["status"]}
 
 
 @contextmanager

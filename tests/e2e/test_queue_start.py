@@ -50,6 +50,13 @@ class Queue(Struct, frozen=True):
         ):
             assert self.ask(WATCHER, "sentinel", *words, port=26379) == ["OK"]
 
+    def begun(self) -> tuple[str, str]:
+        """The primary and the other, which follows it; the watcher, started anew, will not do so by itself meanwhile."""
+        primary, other = until(self.settled, 60, "one is primary and the other follows it")
+        docker("restart", "--time", "0", f"{NAME}-{WATCHER}")
+        until(lambda: self.watches(primary), 30, "the primary is watched")
+        return primary, other
+
     def settled(self) -> tuple[str, str] | None:
         """The primary and the other, once that follows it."""
         for member in MEMBERS:  # by default a new replica is served five seconds later, for more of them may come
@@ -101,7 +108,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
 @pytest.mark.parametrize("moved", [False, True], ids=["at its address", "at another address"])
 def test_a_primary_that_comes_back_while_another_is_chosen_waits_and_follows_it(queue: Queue, *, moved: bool) -> None:
     """As primary it would take writes that are lost once it is told to follow; after an address it would follow nobody."""
-    primary, other = until(queue.settled, 30, "one is primary and the other follows it")
+    primary, other = queue.begun()
     queue.watch(NOBODY if moved else address(primary), 1)
     docker("kill", f"{NAME}-{primary}")
     until(queue.missed, 30, "the watcher misses it")
@@ -114,7 +121,7 @@ def test_a_primary_that_comes_back_while_another_is_chosen_waits_and_follows_it(
 
 @pytest.mark.parametrize("silent_ms", [HOUR, 1], ids=["nobody missed it", "no other was chosen"])
 def test_a_primary_is_it_again(queue: Queue, silent_ms: int) -> None:
-    primary, _ = until(queue.settled, 30, "one is primary and the other follows it")
+    primary, _ = queue.begun()
     queue.watch(address(primary), silent_ms)
     docker("kill", f"{NAME}-{primary}")
     if silent_ms == 1:
@@ -126,6 +133,6 @@ def test_a_primary_is_it_again(queue: Queue, silent_ms: int) -> None:
 
 def test_a_watcher_of_an_address_that_nobody_has_any_more_finds_the_primary(queue: Queue) -> None:
     """A swarm gives a task that is replaced a new address: where all members are, nobody could tell the watchers."""
-    primary, _ = until(queue.settled, 30, "one is primary and the other follows it")
+    primary, _ = queue.begun()
     queue.watch(NOBODY, 1)
     until(lambda: queue.watches(primary), 60, "the primary is watched again")

@@ -26,12 +26,12 @@ pytestmark = pytest.mark.engine
 NAME, PORT = "cfscale-e2e-swarm", 18280
 DOCKER_HOST = "unix:///tmp/cfscale-swarm/docker.sock"
 INSIDE = ("nsenter", "--net=/run/netns/cfscale-swarm")
-# a check starts an interpreter, on a tenth of a core: every second would be half of what there is
+# a check starts an interpreter, on a tenth of a core: more often would be a good part of what there is
 WORKER = """\
     image: cfscale/demo-worker:1
     command: [python3, worker.py]
     port: 8080
-    health: {kind: http, path: /health, json: {status: ok}, interval: 4s, timeout: 3s, start_period: 20s}
+    health: {kind: http, path: /health, json: {status: ok}, interval: 6s, timeout: 3s, start_period: 20s}
 """
 PROFILE = f"""
 # The team's topology at a tenth of its size, so that two cores hold its reservations; with short windows.
@@ -61,6 +61,8 @@ services:
   etcd: {{resources: {{cpu: 0.05, memory: 128M}}}}
 scaling:
   interval: 1s
+  # far above what checks alone take, on a slow machine too, and far below what no check is answered at any more
+  policies: [{{kind: resource, cpu: {{scale_up: 60, scale_down: 45}}}}]
   scale_up: {{cooldown: 1s}}
   scale_down: {{stabilization_window: 2s, cooldown: 1s}}
   services: {{agents: {{min: 2, max: 6}}}}
@@ -216,15 +218,15 @@ def test_live_counts_survive_another_up(stack: Stack) -> None:
 
 
 def test_the_scaler_grows_and_shrinks_it_by_its_load_and_loses_nothing(stack: Stack) -> None:
-    """The load, and the checks with it, are what two replicas just carry: with half as much again they would answer no
-    check, and a balancer that finds nobody ready answers 503, whatever the scaler does."""
+    """The load, and the checks with it, are what two replicas carry: where they answer no check, a balancer that finds
+    nobody ready answers 503, whatever the scaler does."""
     stack.docker("service", "scale", f"{NAME}_agents=2")
     words = ("scale", str(stack.profile), "--watch", "--apply", "--for", "45s", "-o", "json")
     argv = [*INSIDE, sys.executable, "-m", "cfscale", *words]
     with subprocess.Popen(argv, env=stack.env, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
         lines = [watching.stdout.readline()]  # it watches: now there is something to see
-        with stack.load("/work?ms=12", rate=13, seconds=10) as load:
+        with stack.load("/work?ms=8", rate=13, seconds=10) as load:
             report = load.communicate(timeout=120)[0]
         lines += watching.stdout.readlines()
     decisions = [json.loads(line) for line in lines]

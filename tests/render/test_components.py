@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 from cfscale.adapters.files import ensure_secrets, write_tree
 from cfscale.core.plan import Health, HealthKind
 from cfscale.render import compose
+from tests.e2e.stack import until
 from tests.ports import free_port
 from tests.render.plans import TIERS, changed, plan_for
 from tests.render.test_emit import NASTY
@@ -91,7 +93,7 @@ WEB = ("python3", "-m", "http.server", "3000", "--directory", "/tmp")
 def project(templates: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """Small web servers, up and healthy: the words that address it, and the port it is published on."""
     port = free_port()
-    health = Health(HealthKind.HTTP, path="/", interval_seconds=1.0, start_period_seconds=1.0)
+    health = Health(HealthKind.HTTP, path="/", interval_seconds=1.0, start_period_seconds=30.0)
     plan = plan_for("single-user")
     services = (*plan.services, plan_for("team").service("loadbalancer"))
     plan = replace(plan, name=f"cfscale-test-render-{os.getpid()}", services=services)
@@ -115,9 +117,19 @@ def project(templates: Mapping[str, str], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.engine
 def test_the_balancer_answers_for_itself_and_for_those_behind_it(project: tuple[str, ...]) -> None:
-    for path in ("/healthz", "/", "/?rpc"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{project[-1]}{path}", timeout=30) as answer:
-            assert answer.status == 200
+    urls = [f"http://127.0.0.1:{project[-1]}{path}" for path in ("/healthz", "/", "/?rpc")]
+    until(lambda: all(answers(url) for url in urls) or None, 30, "an answer to each")
+
+
+def answers(url: str) -> bool:
+    """Whether somebody behind the balancer answers; its own health says nothing of them."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        if error.code == 503:
+            return False
+        raise
 
 
 @pytest.mark.engine
