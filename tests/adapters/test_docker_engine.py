@@ -458,6 +458,17 @@ def test_what_the_engine_would_start_again_was_stopped_by_hand(
         assert only(engine).by_hand is by_hand
 
 
+def test_what_the_engine_could_not_start_again_was_not_stopped_by_hand(path: Path, engine: DockerEngine) -> None:
+    found = {
+        **details(Error="failed to initialize logging driver"),
+        "HostConfig": {"RestartPolicy": {"Name": "always"}},
+    }
+    answers = {"/containers/json": json_answer([listed("exited", "Exited (137)")]), f"{ID}/json": json_answer(found)}
+    with serving(path, answers):
+        replica = only(engine)
+    assert (replica.by_hand, replica.reason) == (False, "failed to initialize logging driver")
+
+
 # --- a real engine
 
 PROJECT = "cfscale-test-engine"

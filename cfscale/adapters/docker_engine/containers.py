@@ -16,7 +16,7 @@ from cfscale.core.samples import Replica, ReplicaState
 
 PROJECT = "com.docker.compose.project"
 SERVICE = "com.docker.compose.service"
-# what ends by itself under such a policy is started again: what stays stopped was stopped
+# what ends by itself under such a policy is started again: what stays stopped was stopped, or could not be started
 _STARTED_AGAIN = ("always", "unless-stopped")
 _STATES = {
     "running": ReplicaState.READY,
@@ -78,12 +78,13 @@ class HealthState(msgspec.Struct, rename="pascal"):
 
 
 class State(msgspec.Struct, rename="pascal"):
-    """The process of a container."""
+    """The process of a container; ``error`` is why the engine could not start it."""
 
     pid: int
     started_at: str
     health: HealthState | None = None
     finished_at: str = ""
+    error: str = ""
     oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
 
 
@@ -194,8 +195,12 @@ def replica(listed: Listed, details: Details, port: int | None, networks: Sequen
         restarts=details.restart_count,
         reason=_reason(listed, details, state),
         oom_killed_at=_oom_killed_at(details),
-        by_hand=listed.state == "exited" and details.host_config.restart_policy.name in _STARTED_AGAIN,
+        by_hand=listed.state == "exited" and _started_again(details),
     )
+
+
+def _started_again(details: Details) -> bool:
+    return details.host_config.restart_policy.name in _STARTED_AGAIN and not details.state.error
 
 
 def _oom_killed_at(details: Details) -> float | None:
@@ -211,9 +216,9 @@ def _address(endpoints: Mapping[str, Endpoint], networks: Sequence[str]) -> str 
 
 
 def _reason(listed: Listed, details: Details, state: ReplicaState) -> str:
-    """Why it is not ready, in the engine's words: the last health check's output, else the list's status."""
+    """Why it is not ready, in the engine's words: the last health check's output, else a failed start, else the status."""
     if state is ReplicaState.READY:
         return ""
     log = (details.state.health and details.state.health.log) or []
-    output = log[-1].output if log and state is ReplicaState.UNHEALTHY else listed.status
+    output = log[-1].output if log and state is ReplicaState.UNHEALTHY else details.state.error or listed.status
     return "".join(character for character in " ".join(output.split()) if character.isprintable())[:_REASON_CHARACTERS]
