@@ -23,7 +23,7 @@ WORKER_SERVICE = {
     "command": ["python3", "-c", WORKER],
     "port": 8080,
     "health": {"kind": "http", "path": "/health", "interval": "2s", "start_period": "60s"},
-    "resources": {"cpu": "0.5", "memory": "64M"},
+    "resources": {"cpu": "0.5", "memory": "128M"},
     "stop_grace": "3s",
 }
 QUICK = {"interval": "2s", "start_period": "90s"}
@@ -117,14 +117,16 @@ def in_hand(team: Stack) -> int:
 
 
 def test_new_agents_go_where_most_is_free(team: Stack) -> None:
-    """One replica burns all that it may of the CPU; ``scale`` measures that and tells both balancers."""
+    """One replica fills most of its memory, which no machine denies it; ``scale`` measures that and tells both balancers."""
     busy, header = team.containers("agents")[0], {"X-Request-Type": "agent-spawn"}
     host = docker("inspect", "--format", "{{.Config.Hostname}}", busy).strip()
     team.told("pause", "agents")  # it is weighed all the same
     team.run(busy, "touch", "/tmp/busy")
-    docker("exec", "--detach", busy, "sh", "-c", "while [ -e /tmp/busy ]; do :; done")
+    size = int(str(team.plan()["agents"]["memory_limit_bytes"])) * 72 // 100
+    fill = f"import os, time\nx = b'x' * {size}\nwhile os.path.exists('/tmp/busy'): time.sleep(0.2)"
+    docker("exec", "--detach", busy, "python3", "-c", fill)
     try:
-        until(lambda: weighed(team, host), 40, "the busy one has the least weight")
+        until(lambda: weighed(team, host), 60, "the busy one has the least weight")
         spawned = Counter(team.get("/work", header, balancer=turn % 2)[1] for turn in range(60))
     finally:
         team.run(busy, "rm", "/tmp/busy")
@@ -134,7 +136,7 @@ def test_new_agents_go_where_most_is_free(team: Stack) -> None:
     others = [count for name, count in spawned.items() if name != host]
 
     assert len(others) == 2
-    assert 2 * spawned[host] < min(others)  # how busy it can be is the machine's affair
+    assert 2 * spawned[host] < min(others)
 
 
 def weighed(team: Stack, host: str) -> bool | None:
