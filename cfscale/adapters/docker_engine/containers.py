@@ -121,7 +121,7 @@ class Details(msgspec.Struct, rename="pascal"):
 
 
 class Known(Struct, frozen=True):
-    """Details and what was listed when they were asked for: as long as that stays the same, so do they."""
+    """Details and what was listed when they were asked for: as long as that stays the same, so do they; () stays never."""
 
     key: tuple[object, ...]
     details: Details
@@ -159,7 +159,9 @@ class Register:
         known = self._known.get(listed.id)
         if known is not None and known.key == key and listed.endpoints:
             return known
-        details = _unknown(known) if late else self._inspect(listed)
+        if late:
+            return Known((), _unknown(known))
+        details = self._inspect(listed)
         return None if details is None else Known(key, details)
 
 

@@ -91,10 +91,9 @@ def ask(path: Path, request: Request) -> Answer:
             f"{path}: the supervisor did not answer within {REQUEST_SECONDS:g} s: see its log"
         ) from error
     except (OSError, DecodeError, ValidationError) as error:
-        # its answer ends when it does
-        raise NotRunningError(
-            f"{path}: the supervisor is gone: 'cfscale up --engine process' starts a new one"
-        ) from error
+        # nobody listens any more, or an answer ended with the supervisor; of anything else nobody knows whether it runs
+        gone = NotRunningError if isinstance(error, ConnectionError) else UnavailableError
+        raise gone(f"{path}: the supervisor is gone: 'cfscale up --engine process' starts a new one") from error
 
 
 def _read_line(connection: socket.socket, deadline: float) -> bytes:
