@@ -118,12 +118,12 @@ def test_fault_3_half_an_answer_is_no_list(path: Path, hasty: DockerEngine, answ
         replicas(hasty)
 
 
-def test_fault_3_the_next_question_is_answered_again(path: Path, engine: DockerEngine) -> None:
+def test_fault_3_the_next_question_is_answered_again(path: Path, hasty: DockerEngine) -> None:
     with serving(path, {"/containers/json": half_and_gone, f"{ID}/json": json_answer(details())}) as daemon:
         with pytest.raises(UnavailableError):
-            replicas(engine)
+            replicas(hasty)
         daemon.answers["/containers/json"] = json_answer([listed()])
-        assert only(engine).state is ReplicaState.READY
+        assert only(hasty).state is ReplicaState.READY
 
 
 def test_fault_4_a_container_removed_after_the_list_is_left_out(path: Path, engine: DockerEngine) -> None:
