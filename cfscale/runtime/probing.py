@@ -339,11 +339,10 @@ async def until_healthy(survey: Survey, targets: Targets, *, seconds: float) -> 
     patient = replace(survey, confirm_seconds=None)
     last: Round | None = None
     while True:
-        over = survey.clock.monotonic() >= deadline
         try:
             asked = targets()
         except UnavailableError:
-            if over:
+            if survey.clock.monotonic() >= deadline:
                 raise
         else:
             last = await patient.round(asked, last)

@@ -46,13 +46,14 @@ def until_taken_in(
     """
     routed = [service.name for service in plan.services if service.routes and service.replicas]
     deadline = clock.monotonic() + seconds
+
+    def over() -> bool:
+        return clock.monotonic() >= deadline or clock.wait(_LOOK_SECONDS)
+
     while True:
-        last = clock.monotonic() >= deadline
         try:
-            found = idle(routed)
-        except UnavailableError:
-            if last or clock.wait(_LOOK_SECONDS):
-                raise
-        else:
-            if not found or last or clock.wait(_LOOK_SECONDS):
+            if not (found := idle(routed)) or over():
                 return found
+        except UnavailableError:
+            if over():
+                raise

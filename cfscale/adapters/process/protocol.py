@@ -76,7 +76,11 @@ def read_request(line: bytes) -> Request:
 
 
 def ask(path: Path, request: Request) -> Answer:
-    """Send one request and return its answer; raises UnavailableError when no supervisor answers in time."""
+    """Send one request and return its answer.
+
+    Raises NotRunningError where no supervisor runs, and UnavailableError when it does not answer in time, or not in words
+    that are understood.
+    """
     deadline = time.monotonic() + REQUEST_SECONDS
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
